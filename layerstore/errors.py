@@ -1,0 +1,215 @@
+"""Every error that layerstore raises, grouped by what the caller would do about it.
+
+    LayerstoreError
+    ├── InvalidInputError        mend the input
+    │   ├── InvalidDigestError
+    │   ├── InvalidReferenceError
+    │   ├── InvalidManifestError
+    │   ├── InvalidOptionError
+    │   └── DigestMismatchError      the content is not what its digest promised
+    ├── NotFoundError            name something that is there
+    │   ├── StoreNotFoundError
+    │   ├── LayerNotFoundError
+    │   ├── ImageNotFoundError
+    │   ├── TagNotFoundError
+    │   └── BlobNotFoundError
+    ├── ConflictError            the present state forbids it; change that first
+    │   ├── StoreExistsError
+    │   ├── LayerInUseError
+    │   ├── LeaseEndedError
+    │   └── StoreClosedError         closed, or carried over a fork
+    ├── UnavailableError         the machine or the store's place forbids it
+    │   ├── NoSpaceError
+    │   ├── IndexFullError
+    │   ├── ReadOnlyError
+    │   ├── UnsupportedPlaceError    for example a network file system
+    │   ├── UnsupportedFormatError   written by a newer layerstore
+    │   ├── UpgradeNeededError       written by an older layerstore
+    │   └── StorageError             any other error of the operating system
+    └── DamagedError             run `layerstore verify`, then `repair` or `rebuild-index`
+        ├── ContentDamagedError
+        └── IndexDamagedError
+
+`code` is stable: it is what ``--json`` prints and what a program should compare. Codes are only ever added.
+"""
+
+from typing import ClassVar
+
+
+class LayerstoreError(Exception):
+    """The root of the tree. ``code`` names the kind of error for programs."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidInputError(LayerstoreError):
+    """What was given is malformed or contradicts itself."""
+
+    code = "invalid-input"
+
+
+class InvalidDigestError(InvalidInputError):
+    """A text is no digest of a known algorithm."""
+
+    code = "invalid-digest"
+
+
+class InvalidReferenceError(InvalidInputError):
+    """A text is no tag or reference."""
+
+    code = "invalid-reference"
+
+
+class InvalidManifestError(InvalidInputError):
+    """Bytes are no valid manifest, index or config."""
+
+    code = "invalid-manifest"
+
+
+class InvalidOptionError(InvalidInputError):
+    """An option or a combination of options makes no sense."""
+
+    code = "invalid-option"
+
+
+class DigestMismatchError(InvalidInputError):
+    """Content has another digest than was promised for it."""
+
+    code = "digest-mismatch"
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"content has digest {actual}, not the expected {expected}")
+        self.expected = expected
+        self.actual = actual
+
+
+class NotFoundError(LayerstoreError):
+    """Something that was named is not there."""
+
+    code = "not-found"
+
+
+class StoreNotFoundError(NotFoundError):
+    """There is no store at the given path."""
+
+    code = "store-not-found"
+
+
+class LayerNotFoundError(NotFoundError):
+    """The store has no layer of that DiffID."""
+
+    code = "layer-not-found"
+
+
+class ImageNotFoundError(NotFoundError):
+    """The store has no image of that tag or digest."""
+
+    code = "image-not-found"
+
+
+class TagNotFoundError(NotFoundError):
+    """The store has no such tag."""
+
+    code = "tag-not-found"
+
+
+class BlobNotFoundError(NotFoundError):
+    """The store has no blob (manifest or config) of that digest."""
+
+    code = "blob-not-found"
+
+
+class ConflictError(LayerstoreError):
+    """The present state of the store forbids the operation."""
+
+    code = "conflict"
+
+
+class StoreExistsError(ConflictError):
+    """A store, or something else, is already at the path where one was to be created."""
+
+    code = "store-exists"
+
+
+class LayerInUseError(ConflictError):
+    """The layer belongs to an image and cannot be released on its own."""
+
+    code = "layer-in-use"
+
+
+class LeaseEndedError(ConflictError):
+    """The lease that was to protect the operation has ended."""
+
+    code = "lease-ended"
+
+
+class StoreClosedError(ConflictError):
+    """The store was closed, or this process was forked after it was opened."""
+
+    code = "store-closed"
+
+
+class UnavailableError(LayerstoreError):
+    """The machine, the place or the version forbids the operation; nothing was changed."""
+
+    code = "unavailable"
+
+
+class NoSpaceError(UnavailableError):
+    """The disk or the quota is full."""
+
+    code = "no-space"
+
+
+class IndexFullError(UnavailableError):
+    """The index has reached the largest map this process can have."""
+
+    code = "index-full"
+
+
+class ReadOnlyError(UnavailableError):
+    """The store was opened, or lies, read-only."""
+
+    code = "read-only"
+
+
+class UnsupportedPlaceError(UnavailableError):
+    """The path lies where a store cannot work, for example on a network file system."""
+
+    code = "unsupported-place"
+
+
+class UnsupportedFormatError(UnavailableError):
+    """The store was written by a newer layerstore than this one can read."""
+
+    code = "unsupported-format"
+
+
+class UpgradeNeededError(UnavailableError):
+    """The store has an older format: run `layerstore upgrade`."""
+
+    code = "upgrade-needed"
+
+
+class StorageError(UnavailableError):
+    """The operating system refused an operation on the store's files."""
+
+    code = "storage"
+
+
+class DamagedError(LayerstoreError):
+    """Stored bytes are not what was stored. Nothing wrong was handed on."""
+
+    code = "damaged"
+
+
+class ContentDamagedError(DamagedError):
+    """A frame is missing or its bytes do not match their digest."""
+
+    code = "content-damaged"
+
+
+class IndexDamagedError(DamagedError):
+    """A record of the index is missing or does not match its checksum."""
+
+    code = "index-damaged"
