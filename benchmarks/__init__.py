@@ -1,0 +1,1 @@
+"""Benchmarks of layerstore: deduplication ratios, and its costs beside other tools."""

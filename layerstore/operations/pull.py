@@ -1,0 +1,189 @@
+"""Pull: a layer's bytes from its recipe, every frame verified, in order or from any offset."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from layerstore.digest import Digest, hasher
+from layerstore.errors import (
+    ContentDamagedError,
+    DigestMismatchError,
+    IndexDamagedError,
+    LayerNotFoundError,
+)
+from layerstore.storage.frames import Frame
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.recipe import Run, Segment, decode_segment
+from layerstore.storage.records import LayerRecord
+from layerstore.tar.splitter import PieceKind
+
+_LOOKAHEAD = 6
+"""Frames that are decoded ahead of the one that is needed."""
+_OUTPUT_SIZE = 1 << 20
+
+
+def find_layer(store: OpenedStore, diff_id: Digest) -> LayerRecord:
+    """The record of a layer. Raises `LayerNotFoundError`."""
+    with store.index.read() as transaction:
+        record = transaction.layers.get(diff_id)
+    if record is None:
+        raise LayerNotFoundError(f"the store has no layer {diff_id}")
+    return record
+
+
+@contextmanager
+def leased_layer(store: OpenedStore, diff_id: Digest) -> Iterator[LayerRecord]:
+    """A layer that stays, whatever is deleted and collected meanwhile."""
+    record = find_layer(store, diff_id)
+    while True:
+        with store.lease_layer(record.number):
+            # Only now, with the lease in place, does "still there" mean "stays".
+            again = find_layer(store, diff_id)
+            if again.number == record.number:
+                yield again
+                return
+        record = again
+
+
+class RecipeReader:
+    """Reads the segments of one recipe. The caller holds a lease on it."""
+
+    def __init__(self, store: OpenedStore, record: LayerRecord) -> None:
+        self._store = store
+        self.record = record
+
+    def segments(self, offset: int = 0) -> Iterator[tuple[int, Segment]]:
+        """The segments from the one that holds ``offset`` on, each with its own offset."""
+        position = offset
+        while position < self.record.size:
+            start, segment = self.segment_at(position)
+            yield start, segment
+            position = start + segment.size
+
+    def segment_at(self, offset: int) -> tuple[int, Segment]:
+        """The segment that holds ``offset``, and where it begins."""
+        number = self.record.number
+        with self._store.index.read() as transaction:
+            found = transaction.recipes.last_at_or_before((number, offset))
+        if found is None or found[0][0] != number:
+            raise IndexDamagedError(f"the recipe of a layer lacks its segment at {offset}; run `layerstore verify`")
+        (_, start), record = found
+        segment = decode_segment(record.data)
+        if not start <= offset < start + segment.size:
+            raise IndexDamagedError(f"the recipe of a layer has a gap at {offset}; run `layerstore verify`")
+        return start, segment
+
+    def slices(self, runs: list[Run], pool: ThreadPoolExecutor | None) -> Iterator[memoryview]:
+        """The bytes of the runs in their order. With a pool, frames are decoded ahead."""
+        frames = list(dict.fromkeys(run.frame for run in runs))
+        ahead: dict[int, Future[Frame]] = {}
+        started = 0
+        needed = {frame: index for index, frame in enumerate(frames)}
+        for run in runs:
+            if pool is not None:
+                limit = min(len(frames), needed[run.frame] + _LOOKAHEAD)
+                while started < limit:
+                    ahead[frames[started]] = pool.submit(self._store.frames.read, frames[started])
+                    started += 1
+            future = ahead.pop(run.frame, None)
+            frame = future.result() if future is not None else self._store.frames.read(run.frame)
+            yield self._run(frame, run)
+
+    def run_bytes(self, run: Run) -> memoryview:
+        """The bytes of one run."""
+        return self._run(self._store.frames.read(run.frame), run)
+
+    def run_starts(self, runs: list[Run]) -> list[int]:
+        """Where each run begins in the stream that the runs make together, and where the last one ends."""
+        starts = [0]
+        with self._store.index.read() as transaction:
+            lengths = {frame: transaction.frames[frame].lengths for frame in {run.frame for run in runs}}
+        for run in runs:
+            starts.append(starts[-1] + sum(lengths[run.frame][run.first : run.first + run.count]))
+        return starts
+
+    def _run(self, frame: Frame, run: Run) -> memoryview:
+        try:
+            return frame.run(run.first, run.count)
+        except ContentDamagedError:
+            # The frame may have been healed since it was cached.
+            self._store.frames.forget(run.frame)
+            return self._store.frames.read(run.frame).run(run.first, run.count)
+
+    def pieces(self, segment: Segment, pool: ThreadPoolExecutor | None) -> Iterator[memoryview]:
+        """The bytes of a segment in order: skeleton and payload joined again."""
+        streams = (_Stream(self.slices(segment.skeleton, pool)), _Stream(self.slices(segment.payload, pool)))
+        for index, length in enumerate(segment.pieces):
+            yield from streams[index % 2].take(length)
+
+    def skeleton(self) -> Iterator[tuple[PieceKind, bytes | int]]:
+        """The layer without its payload: skeleton bytes, and the lengths of the payload between them."""
+        for _, segment in self.segments():
+            stream = _Stream(self.slices(segment.skeleton, None))
+            for index, length in enumerate(segment.pieces):
+                if index % 2:
+                    yield PieceKind.PAYLOAD, length
+                elif length:
+                    yield PieceKind.SKELETON, b"".join(stream.take(length))
+
+
+class _Stream:
+    """Takes exact lengths off a sequence of slices."""
+
+    __slots__ = ("_rest", "_slices")
+
+    def __init__(self, slices: Iterator[memoryview]) -> None:
+        self._slices = slices
+        self._rest = memoryview(b"")
+
+    def take(self, length: int) -> Iterator[memoryview]:
+        while length:
+            if not self._rest:
+                rest = next(self._slices, None)
+                if rest is None:
+                    raise IndexDamagedError("a recipe's runs are shorter than its pieces; run `layerstore verify`")
+                self._rest = rest
+            part = self._rest[:length]
+            self._rest = self._rest[length:]
+            length -= len(part)
+            yield part
+
+
+def layer_blocks(store: OpenedStore, diff_id: Digest) -> Iterator[bytes]:
+    """A layer's bytes in blocks of about 1 MiB, verified.
+
+    The last block is given out only when the digest of all is the DiffID; `DigestMismatchError` is raised otherwise.
+    """
+    with leased_layer(store, diff_id) as record, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        reader = RecipeReader(store, record)
+        yield from _verified(_joined(reader, pool), diff_id, record.size)
+
+
+def _joined(reader: RecipeReader, pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    parts: list[memoryview] = []
+    size = 0
+    for _, segment in reader.segments():
+        for part in reader.pieces(segment, pool):
+            parts.append(part)
+            size += len(part)
+            if size >= _OUTPUT_SIZE:
+                yield b"".join(parts)
+                parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _verified(blocks: Iterator[bytes], diff_id: Digest, size: int) -> Iterator[bytes]:
+    state = hasher(diff_id.algorithm)
+    held: bytes | None = None
+    for block in blocks:
+        if held is not None:
+            yield held
+        state.update(block)
+        held = block
+    actual = Digest.from_raw(diff_id.algorithm, state.digest())
+    if actual != diff_id:
+        raise DigestMismatchError(diff_id, actual)
+    if held is not None:
+        yield held

@@ -1,0 +1,214 @@
+"""Push: content becomes a layer. Hashing, cutting, compressing and committing run at the same time."""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from layerstore.decoding import Encoding, UndecodableError, decode, detect
+from layerstore.digest import Digest, hasher
+from layerstore.errors import DigestMismatchError, LayerstoreError
+from layerstore.operations.batch import Batch, Batcher
+from layerstore.operations.drain import drain
+from layerstore.operations.source import Source, spooled
+from layerstore.operations.upload import Holder, Upload, UploadTotals, hold_layer
+from layerstore.progress import OnProgress, Progress
+from layerstore.storage.index import Transaction
+from layerstore.storage.opened import OpenedStore
+from layerstore.tar.splitter import TarSplitter
+
+_PROGRESS_SECONDS = 0.1
+_HASH_QUEUE = 4
+
+
+class Decode(StrEnum):
+    """Whether a push decodes gzip and zstd."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push came to."""
+
+    diff_id: Digest
+    size: int
+    """Bytes of the layer, decoded."""
+    already_present: bool
+    encoding: Encoding | None
+    """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
+    totals: UploadTotals
+
+
+def push(
+    store: OpenedStore,
+    source: Source,
+    *,
+    holder: Holder,
+    decode_mode: Decode = Decode.AUTO,
+    expected: Digest | None = None,
+    on_progress: OnProgress | None = None,
+) -> Pushed:
+    """Store the layer that ``source`` holds.
+
+    ``expected``, if given, must be the digest of the source's bytes as they are; otherwise `DigestMismatchError` is
+    raised and nothing becomes visible.
+    """
+    encoding = detect(source.peek()) if decode_mode is Decode.AUTO else None
+    report = _Report(on_progress, source)
+    if encoding is None:
+        return _push_blocks(store, report.count(source.blocks()), None, holder, expected, report)
+    with spooled(source, store.layout.temporary) as again:
+        try:
+            return _push_blocks(store, report.count(again.blocks()), encoding, holder, expected, report)
+        except UndecodableError:
+            again.rewind()
+            report.restart()
+            return _push_blocks(store, report.count(again.blocks()), None, holder, expected, report)
+
+
+def _push_blocks(
+    store: OpenedStore,
+    blocks: Iterable[bytes],
+    encoding: Encoding | None,
+    holder: Holder,
+    expected: Digest | None,
+    report: "_Report",
+) -> Pushed:
+    source_hash = _HashThread(expected.algorithm) if expected and (encoding or expected.algorithm != "sha256") else None
+    layer_hash = _HashThread("sha256")
+    try:
+        if source_hash:
+            blocks = source_hash.tee(blocks)
+        content = decode(blocks) if encoding else blocks
+        with store.pack_writer() as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            upload = Upload(store, writer, pool, holder)
+            try:
+                last = _commit_batches(upload, layer_hash.tee(content))
+                diff_id = Digest.from_raw("sha256", layer_hash.finish())
+                if expected is not None:
+                    actual = Digest.from_raw(expected.algorithm, source_hash.finish()) if source_hash else diff_id
+                    if actual != expected:
+                        raise DigestMismatchError(expected, actual)
+                is_new = upload.publish(last, diff_id)
+            except BaseException:
+                with suppress(LayerstoreError):
+                    _forget(store, upload)
+                raise
+            if not is_new:
+                _keep_existing(store, diff_id, holder)
+                _forget(store, upload)
+            size = layer_hash.size
+    finally:
+        layer_hash.stop()
+        if source_hash:
+            source_hash.stop()
+    report.finish("already present" if not is_new else "")
+    return Pushed(diff_id, size, not is_new, encoding, upload.totals)
+
+
+def _commit_batches(upload: Upload, content: Iterable[bytes]) -> Batch:
+    """Commit all batches but the last, which is returned. One is committed while the next one is filled."""
+    splitter = TarSplitter()
+    batcher = Batcher()
+    committing: Future[None] | None = None
+    with ThreadPoolExecutor(1) as committer:
+        for block in content:
+            for batch in batcher.add(splitter.feed(block)):
+                if committing is not None:
+                    committing.result()
+                committing = committer.submit(upload.commit, batch)
+                del batch
+        full = list(batcher.add(splitter.finish()))
+        if committing is not None:
+            committing.result()
+    for batch in full:
+        upload.commit(batch)
+    return batcher.finish()
+
+
+def _forget(store: OpenedStore, upload: Upload) -> None:
+    number = upload.abandon()
+    if number is not None:
+        drain(store, number)
+
+
+def _keep_existing(store: OpenedStore, diff_id: Digest, holder: Holder) -> None:
+    def change(transaction: Transaction) -> None:
+        record = transaction.layers[diff_id]
+        hold_layer(transaction, record.number, holder)
+
+    store.index.write(change)
+
+
+class _HashThread:
+    """Hashes blocks on a thread of its own, while they go on to their reader."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._state = hasher(algorithm)
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_HASH_QUEUE)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._stopped = False
+        self.size = 0
+
+    def tee(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Give every block on, and hash it."""
+        for block in blocks:
+            self._queue.put(block)
+            self.size += len(block)
+            yield block
+
+    def finish(self) -> bytes:
+        """The digest of all blocks."""
+        self.stop()
+        return self._state.digest()
+
+    def stop(self) -> None:
+        """End the thread."""
+        if not self._stopped:
+            self._stopped = True
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (block := self._queue.get()) is not None:
+            self._state.update(block)
+
+
+class _Report:
+    """Tells progress at most ten times a second."""
+
+    def __init__(self, on_progress: OnProgress | None, source: Source) -> None:
+        self._on_progress = on_progress
+        self._source = source
+        self._done = 0
+        self._told = 0.0
+
+    def count(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Give every block on, and count it."""
+        for block in blocks:
+            self._done += len(block)
+            if self._on_progress is not None and time.monotonic() - self._told > _PROGRESS_SECONDS:
+                self._told = time.monotonic()
+                self._tell("")
+            yield block
+
+    def restart(self) -> None:
+        """The source is read anew."""
+        self._done = 0
+
+    def finish(self, note: str) -> None:
+        """The last report."""
+        self._tell(note)
+
+    def _tell(self, note: str) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress("push", self._source.name, self._done, self._source.size, "bytes", note))
+

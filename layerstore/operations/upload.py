@@ -1,0 +1,266 @@
+"""An upload: a layer on its way in, committed batch by batch, seen by nobody until the last one publishes it."""
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from layerstore.chunking import Chunker
+from layerstore.digest import Digest
+from layerstore.errors import LeaseEndedError
+from layerstore.operations.batch import Batch
+from layerstore.operations.counting import add_references
+from layerstore.operations.heal import heal_chunks
+from layerstore.storage.frames import EncodedFrame, encode_frame
+from layerstore.storage.index import Transaction
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.packs import PackWriter, RecordKind
+from layerstore.storage.recipe import Ref, encode_segment
+from layerstore.storage.records import (
+    UNTIL_RELEASED,
+    CountsRecord,
+    LayerRecord,
+    Place,
+    SegmentRecord,
+)
+
+_FRAME_CHUNKS_MAX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who keeps a pushed layer: a session, until it is released, or a dated lease."""
+
+    name: bytes
+    is_lease: bool
+
+
+@dataclass(slots=True)
+class UploadTotals:
+    """What an upload has come to so far."""
+
+    bytes_new: int = 0
+    """Uncompressed bytes of chunks that the store did not have."""
+    bytes_stored: int = 0
+    """Bytes that were added to packs."""
+    chunks_new: int = 0
+    chunks_reused: int = 0
+
+
+class _StaleError(Exception):
+    """What the batch relied on changed before the writer lock was ours."""
+
+
+class _AlreadyPresentError(Exception):
+    """Another push has published the same layer."""
+
+
+@dataclass(slots=True)
+class _Encoded:
+    """A frame ready to be appended, with the ids of its chunks."""
+
+    number: int
+    frame: EncodedFrame
+
+
+class Upload:
+    """Commits the batches of one layer in order. It is used from one thread."""
+
+    def __init__(self, store: OpenedStore, writer: PackWriter, pool: ThreadPoolExecutor, holder: Holder) -> None:
+        self._store = store
+        self._writer = writer
+        self._pool = pool
+        self._holder = holder
+        self._chunker = Chunker()
+        self._number = store.take_numbers("next_layer", 1)
+        self._offset = 0
+        self._skeleton_size = 0
+        self._references = 0
+        self._has_committed = False
+        self.totals = UploadTotals()
+
+    def commit(self, batch: Batch) -> None:
+        """Make a batch durable, still invisible."""
+        batch.seal(self._chunker)
+        self._commit(batch, None)
+
+    def publish(self, batch: Batch, diff_id: Digest) -> bool:
+        """Commit the last batch and make the layer visible. False if the store has this layer already."""
+        batch.seal(self._chunker)
+        try:
+            self._commit(batch, diff_id)
+        except _AlreadyPresentError:
+            self._writer.rewind()
+            return False
+        return True
+
+    def abandon(self) -> int | None:
+        """Give up what was committed. The number of the recipe that is to be drained now, if there is one."""
+        if not self._has_committed:
+            return None
+        self._has_committed = False
+        self._writer.rewind()
+        self._store.index.write(self._drop)
+        return self._number
+
+    def _commit(self, batch: Batch, publish_as: Digest | None) -> None:
+        while True:
+            refs, new = self._look_up(batch)
+            frames = self._encode(new)
+            for encoded in frames:
+                for position, identity in enumerate(encoded.frame.ids):
+                    refs[identity] = Ref(encoded.number, position)
+            segment = batch.segment(refs)
+            places = [
+                self._writer.append(
+                    RecordKind.FRAME, one.frame.codec, one.number, one.frame.meta, one.frame.body
+                )
+                for one in frames
+            ]
+            segment_data = encode_segment(segment) if batch.size else b""
+            segment_place = self._append_segment(segment_data) if batch.size else None
+            layer = self._append_layer(batch, publish_as) if publish_as else None
+            self._writer.sync()
+
+            def change(transaction: Transaction) -> None:
+                if publish_as is not None and publish_as in transaction.layers:
+                    raise _AlreadyPresentError
+                self._recheck(transaction, refs, {identity for one in frames for identity in one.frame.ids})
+                self._put_frames(transaction, frames, places, batch)
+                if segment_place is not None:
+                    add_references(transaction, [r for r in segment.runs if r.frame not in own_frames], 1)
+                    record = SegmentRecord(segment_place, segment_data)
+                    transaction.recipes.put((self._number, self._offset), record)
+                self._writer.commit(transaction)
+                if layer is None:
+                    transaction.uploads.put(self._number, self._store.session.name)
+                else:
+                    assert publish_as is not None
+                    self._publish(transaction, publish_as, layer)
+
+            own_frames = {one.number for one in frames}
+            try:
+                self._store.index.write(change)
+                break
+            except _StaleError:
+                self._writer.rewind()
+        self._count(batch, frames, new)
+
+    def _count(self, batch: Batch, frames: list[_Encoded], new: dict[bytes, memoryview]) -> None:
+        self._has_committed = True
+        self._writer.committed_now()
+        self.totals.bytes_stored = self._writer.appended
+        self.totals.bytes_new += sum(map(len, new.values()))
+        self.totals.chunks_new += len(new)
+        self.totals.chunks_reused += batch.references - len(new)
+        self._offset += batch.size
+        self._skeleton_size += batch.skeleton_size
+        self._references += batch.references
+
+    def _look_up(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview]]:
+        """Where each chunk is, for those that are here; the bytes of the others."""
+        refs: dict[bytes, Ref] = {}
+        new: dict[bytes, memoryview] = {}
+        lost: dict[bytes, memoryview] = {}
+        with self._store.index.read() as transaction:
+            self._looked_up_at = transaction.number
+            any_lost = len(transaction.lost) > 0
+            get = transaction.chunks.get
+            for identity, data in batch.chunks.items():
+                place = get(identity)
+                if place is None:
+                    new[identity] = data
+                    continue
+                refs[identity] = Ref(*place)
+                if any_lost and identity in transaction.lost:
+                    lost[identity] = data
+        if lost:
+            heal_chunks(self._store, self._writer, lost)
+            return self._look_up(batch)
+        return refs, new
+
+    def _recheck(self, transaction: Transaction, refs: dict[bytes, Ref], own: set[bytes]) -> None:
+        """Under the writer lock: is everything still as it was looked up?"""
+        if transaction.number == self._looked_up_at + 1:
+            return  # nobody has committed anything in between
+        any_lost = len(transaction.lost) > 0
+        for identity, ref in refs.items():
+            place = transaction.chunks.get(identity)
+            if place != (None if identity in own else tuple(ref)) or (any_lost and identity in transaction.lost):
+                raise _StaleError
+
+    def _encode(self, new: dict[bytes, memoryview]) -> list[_Encoded]:
+        groups = list(_group(new, self._store.config.frame_size))
+        if not groups:
+            return []
+        level = self._store.config.compression_level
+        first = self._store.take_numbers("next_frame", len(groups))
+        frames = self._pool.map(lambda ids: encode_frame([new[one] for one in ids], ids, level), groups)
+        return [_Encoded(first + i, frame) for i, frame in enumerate(frames)]
+
+    def _append_segment(self, data: bytes) -> Place:
+        meta = self._offset.to_bytes(8, "big")
+        return self._writer.append(RecordKind.SEGMENT, 0, self._number, meta, data)
+
+    def _append_layer(self, batch: Batch, diff_id: Digest) -> LayerRecord:
+        size = self._offset + batch.size
+        skeleton_size = self._skeleton_size + batch.skeleton_size
+        references = self._references + batch.references
+        created = time.time_ns()
+        record = LayerRecord(self._number, Place(0, 0, 0), size, skeleton_size, references, created)
+        # The place inside is zero, as it is what the record is about to get.
+        place = self._writer.append(RecordKind.LAYER, 0, self._number, diff_id.pack(), record.encode())
+        return LayerRecord(self._number, place, size, skeleton_size, references, created)
+
+    def _put_frames(
+        self, transaction: Transaction, frames: list[_Encoded], places: list[Place], batch: Batch
+    ) -> None:
+        if not frames:
+            return
+        counts = Counter(batch.payload_ids)
+        counts.update(batch.skeleton_ids)
+        rows = []
+        for encoded, place in zip(frames, places, strict=True):
+            frame = encoded.frame
+            transaction.frames.put(encoded.number, frame.record(place))
+            frame_counts = array("I", [counts[identity] for identity in frame.ids])
+            transaction.counts.put(encoded.number, CountsRecord(0, frame_counts))
+            rows += [(identity, (encoded.number, position)) for position, identity in enumerate(frame.ids)]
+        transaction.chunks.put_many(rows)
+
+    def _publish(self, transaction: Transaction, diff_id: Digest, layer: LayerRecord) -> None:
+        transaction.layers.put(diff_id, layer)
+        transaction.uploads.delete(self._number)
+        hold_layer(transaction, self._number, self._holder)
+
+    def _drop(self, transaction: Transaction) -> None:
+        transaction.uploads.delete(self._number)
+        transaction.dropped.put(self._number, None)
+
+
+def hold_layer(transaction: Transaction, number: int, holder: Holder) -> None:
+    """Keep a layer for its pusher. Raises `LeaseEndedError` if the lease it was pushed under is over."""
+    end = UNTIL_RELEASED
+    if holder.is_lease:
+        lease = transaction.leases.get(holder.name)
+        if lease is None or lease.expires <= time.time_ns():
+            raise LeaseEndedError("the lease ended before the push did; push again under a new one")
+        end = lease.expires
+    transaction.holds.put((number, holder.name), end)
+
+
+def _group(chunks: dict[bytes, memoryview], frame_size: int) -> Iterable[list[bytes]]:
+    ids: list[bytes] = []
+    size = 0
+    for identity, data in chunks.items():
+        ids.append(identity)
+        size += len(data)
+        if size >= frame_size or len(ids) >= _FRAME_CHUNKS_MAX:
+            yield ids
+            ids, size = [], 0
+    if ids:
+        yield ids
+
+

@@ -1,0 +1,196 @@
+"""The journal: names and decisions that the packs do not hold, so that the index can be made anew (FORMAT.md, "Journal").
+
+Events are appended inside the write transaction that they belong to, at the offset that the index remembers, so the
+journal has the index's order and its aborted attempts are overwritten. `sync` makes them durable after the commit and
+before the operation returns. What a power cut takes between the two, `check` finds and a new checkpoint replaces.
+"""
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from layerstore.digest import Digest
+from layerstore.storage.index import Index, Transaction
+from layerstore.storage.layout import sync_directory, sync_file, translate_os_errors
+from layerstore.storage.records import ImageRecord, TrashRecord
+
+Event = dict[str, Any]
+
+_SIZE = "journal_size"
+_TAIL = 1 << 16
+_CHECKPOINT_GROWTH = 1 << 20
+
+
+class Journal:
+    """The store's journal file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, transaction: Transaction, events: Iterable[Event]) -> None:
+        """Add events as part of ``transaction``; call `sync` when it has committed."""
+        data = b"".join(encode_event(event) for event in events)
+        offset = transaction.meta.get(_SIZE) or 0
+        with translate_os_errors(f"cannot write {self.path}"):
+            descriptor = self._open()
+            try:
+                written = os.pwrite(descriptor, data, offset)
+                if written < len(data):
+                    os.pwrite(descriptor, data[written:], offset + written)
+                os.ftruncate(descriptor, offset + len(data))
+            finally:
+                os.close(descriptor)
+        transaction.meta.put(_SIZE, offset + len(data))
+
+    def sync(self) -> None:
+        """Make all events of committed transactions durable."""
+        with translate_os_errors(f"cannot write {self.path}"):
+            descriptor = self._open()
+            try:
+                sync_file(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def check(self, index: Index) -> None:
+        """Write a checkpoint if the file does not hold what the index remembers of it."""
+        with index.read() as transaction:
+            size = transaction.meta.get(_SIZE) or 0
+        if not self._is_whole(size):
+            self.checkpoint(index)
+
+    def checkpoint_if_grown(self, index: Index) -> None:
+        """Write a checkpoint if most of the file is history."""
+        with index.read() as transaction:
+            size = transaction.meta.get(_SIZE) or 0
+            base = transaction.meta.get("journal_checkpoint_size") or 0
+        if size > 2 * base + _CHECKPOINT_GROWTH:
+            self.checkpoint(index)
+
+    def checkpoint(self, index: Index) -> None:
+        """Replace the file by the index's present state. Others may go on meanwhile; only the switch locks them out."""
+        with index.read() as transaction:
+            state = b"".join(encode_event(event) for event in _state_events(transaction))
+            old_size = transaction.meta.get(_SIZE) or 0
+        temporary = self.path.with_name(f".journal.{uuid.uuid4().hex}")
+        with translate_os_errors(f"cannot write {self.path}"):
+            try:
+                with temporary.open("xb") as file:
+                    file.write(state)
+                    file.flush()
+                    sync_file(file.fileno())
+                index.write(lambda transaction: self._switch(transaction, temporary, len(state), old_size))
+            finally:
+                temporary.unlink(missing_ok=True)
+            self.sync()
+            sync_directory(self.path.parent)
+
+    def events(self) -> Iterator[Event]:
+        """All whole events of the file, in order. What follows the first broken one is left out."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            for line in file:
+                event = _decode_event(line)
+                if event is None:
+                    return
+                yield event
+
+    def _switch(self, transaction: Transaction, temporary: Path, state_size: int, old_size: int) -> None:
+        now_size = transaction.meta.get(_SIZE) or 0
+        newer = b""
+        if now_size > old_size:
+            with self.path.open("rb") as file:
+                file.seek(old_size)
+                newer = file.read(now_size - old_size)
+        with temporary.open("r+b") as file:
+            file.seek(state_size)
+            file.write(newer)
+            file.truncate()
+        temporary.replace(self.path)
+        transaction.meta.put(_SIZE, state_size + len(newer))
+        transaction.meta.put("journal_checkpoint_size", state_size)
+
+    def _is_whole(self, size: int) -> bool:
+        if not size:
+            return True
+        try:
+            with self.path.open("rb") as file:
+                start = max(0, size - _TAIL)
+                file.seek(start)
+                tail = file.read(size - start)
+        except FileNotFoundError:
+            return False
+        lines = tail.splitlines(keepends=True)
+        if start:
+            lines = lines[1:]
+        return len(tail) == size - start and all(_decode_event(line) is not None for line in lines)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def encode_event(event: Event) -> bytes:
+    """One line: CRC-32 in hex, a space, the event as JSON."""
+    text = json.dumps(event, separators=(",", ":"), ensure_ascii=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _decode_event(line: bytes) -> Event | None:
+    if not line.endswith(b"\n") or line[8:9] != b" ":
+        return None
+    text = line[9:-1]
+    try:
+        if int(line[:8], 16) != zlib.crc32(text):
+            return None
+        event = json.loads(text)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def image_event(digest: Digest, record: ImageRecord) -> Event:
+    """An image came into the store, or out of the trash."""
+    return {"op": "image", "digest": digest, "number": record.number, "created": record.created}
+
+
+def trash_event(digest: Digest, record: TrashRecord) -> Event:
+    """An image went into the trash with its tags."""
+    event = image_event(digest, record.image)
+    return event | {"op": "trash", "deleted": record.deleted, "expires": record.expires, "tags": list(record.tags)}
+
+
+def tag_event(tag: str, digest: Digest) -> Event:
+    """A tag was set."""
+    return {"op": "tag", "tag": tag, "digest": digest}
+
+
+def untag_event(tag: str) -> Event:
+    """A tag was removed."""
+    return {"op": "untag", "tag": tag}
+
+
+def drop_image_event(digest: Digest) -> Event:
+    """An image left the trash for good."""
+    return {"op": "drop-image", "digest": digest}
+
+
+def drop_layer_event(number: int) -> Event:
+    """A layer is no more; records of its recipe that are still in packs mean nothing."""
+    return {"op": "drop-layer", "number": number}
+
+
+def _state_events(transaction: Transaction) -> Iterator[Event]:
+    for _, number in transaction.graves.keys():
+        yield drop_layer_event(number)
+    for digest, image in transaction.images.items():
+        yield image_event(digest, image)
+    for tag, digest in transaction.tags.items():
+        yield tag_event(tag, digest)
+    for digest, trash in transaction.trash.items():
+        yield trash_event(digest, trash)

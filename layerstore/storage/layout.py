@@ -1,0 +1,207 @@
+"""The folder of a store: its files, its configuration, and what the place must offer."""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from layerstore.errors import (
+    InvalidOptionError,
+    LayerstoreError,
+    NoSpaceError,
+    ReadOnlyError,
+    StorageError,
+    StoreExistsError,
+    StoreNotFoundError,
+    UnsupportedFormatError,
+    UnsupportedPlaceError,
+    UpgradeNeededError,
+)
+
+FORMAT_VERSION = 1
+"""What this version writes, and the newest that it reads (FORMAT.md, "Versions")."""
+
+CONFIG_NAME = "layerstore.json"
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "glusterfs", "gpfs", "beegfs", "afs", "9p", "ncpfs"}
+    | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.cephfs", "orangefs", "davfs"}
+)
+
+
+class StoreConfig(BaseModel):
+    """`layerstore.json`: what is fixed when a store is created."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    store_id: str = Field(pattern="^[0-9a-f]{32}$")
+    chunking: str = "fastcdc2020-4096-16384-65536-n2"
+    frame_size: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
+    """A frame is closed as soon as its chunks have this many bytes together."""
+    pack_size_max: int = Field(default=64 << 20, ge=1 << 12, le=1 << 40)
+    """A pack gets no further batch once it has this many bytes."""
+    compression_level: int = Field(default=3, ge=-7, le=19)
+    trash_ttl_seconds: int = Field(default=24 * 3600, ge=0)
+    """How long a deleted image can be brought back."""
+
+
+@contextmanager
+def translate_os_errors(what: str) -> Iterator[None]:
+    """Raise our errors for the operating system's; ``what`` says what was tried."""
+    try:
+        yield
+    except OSError as error:
+        raise os_error(error, what) from error
+
+
+def os_error(error: OSError, what: str) -> LayerstoreError:
+    """Our error for one of the operating system."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"{what}: {reason}. Free space on the disk or run `layerstore gc`, then try again")
+    if error.errno == errno.EROFS:
+        return ReadOnlyError(f"{what}: {reason}")
+    return StorageError(f"{what}: {reason}")
+
+
+class Layout:
+    """Paths inside a store's folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / CONFIG_NAME
+        self.index = root / "index"
+        self.packs = root / "packs"
+        self.leases = root / "leases"
+        self.temporary = root / "tmp"
+        self.journal = root / "journal"
+
+    def pack(self, number: int) -> Path:
+        """The path of a pack."""
+        return self.packs / f"{number:08d}.pack"
+
+    def pack_number(self, path: Path) -> int | None:
+        """The inverse of `pack`; None for a file that is no pack."""
+        return int(path.stem) if path.suffix == ".pack" and path.stem.isdecimal() else None
+
+
+def create_layout(root: Path, config: StoreConfig) -> Layout:
+    """Make the folders of a new store; its configuration file, which makes it a store, comes last by `write_config`."""
+    refuse_network_file_system(root.parent if not root.exists() else root)
+    layout = Layout(root)
+    with translate_os_errors(f"cannot create a store at {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+        if layout.config.exists():
+            raise StoreExistsError(f"{root} is a store already; open it with Store.open")
+        if any(root.iterdir()):
+            raise StoreExistsError(f"{root} is not empty; choose a new or empty folder for the store")
+        for folder in (layout.index, layout.packs, layout.leases, layout.temporary):
+            folder.mkdir()
+    return layout
+
+
+def write_config(layout: Layout, config: StoreConfig) -> None:
+    """Put the configuration in place, durably and in one step."""
+    with translate_os_errors(f"cannot write {layout.config}"):
+        write_file(layout.config, (config.model_dump_json(indent=2) + "\n").encode())
+        sync_directory(layout.root.parent)
+
+
+def open_layout(root: Path) -> tuple[Layout, StoreConfig]:
+    """Find the store at ``root`` and check that this version can work with it."""
+    layout = Layout(root)
+    try:
+        text = layout.config.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreNotFoundError(f"no store at {root}; make one with `layerstore --store {root} init`") from None
+    except OSError as error:
+        raise os_error(error, f"cannot read {layout.config}") from error
+    try:
+        version = json.loads(text)["format_version"]
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise UnsupportedFormatError(
+                f"{root} has format {version}; this layerstore reads up to {FORMAT_VERSION}: install a newer one"
+            )
+        if isinstance(version, int) and 0 <= version < FORMAT_VERSION:
+            raise UpgradeNeededError(f"{root} has the older format {version}; run `layerstore --store {root} upgrade`")
+        config = StoreConfig.model_validate_json(text)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise StorageError(f"{layout.config} is damaged ({type(error).__name__}); restore it from a backup") from None
+    refuse_network_file_system(root)
+    return layout, config
+
+
+def new_config(**options: int | None) -> StoreConfig:
+    """A configuration with a new store id. Raises `InvalidOptionError` for values out of range."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    try:
+        return StoreConfig.model_validate({"store_id": uuid.uuid4().hex, **chosen})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidOptionError(f"{first['loc'][0]}: {first['msg']}") from None
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """Raise `UnsupportedPlaceError` where locks or shared memory maps cannot be trusted."""
+    kind = _file_system_of(path)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise UnsupportedPlaceError(
+            f"{path} lies on a network file system ({kind}), where LMDB's locks and memory map do not work; "
+            "keep the store on a local disk"
+        )
+
+
+def _file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The type of the file system that holds ``path``; None where the system has no mountinfo."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    resolved = path.resolve()
+    best: tuple[int, str | None] = (-1, None)
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) < 5 or not right:
+            continue
+        mount_point = Path(fields[4].encode().decode("unicode_escape", errors="replace"))
+        # `>=`: of two mounts on the same directory, the later line is the one on top.
+        if resolved.is_relative_to(mount_point) and len(mount_point.parts) >= best[0]:
+            best = (len(mount_point.parts), right.split(" ")[0])
+    return best[1]
+
+
+def sync_file(descriptor: int) -> None:
+    """Make a file's data, and the size needed to read it, durable."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file durably: it has the old or the new contents, never others."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            sync_file(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
