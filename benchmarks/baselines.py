@@ -16,9 +16,9 @@ from typing import BinaryIO
 from blake3 import blake3
 from pyfastcdc import FastCDC
 
-from benchmarks.zstd_codec import zstd
 from benchmarks.console import tell
 from benchmarks.images import READ_SIZE, LayerFile
+from benchmarks.zstd_codec import zstd
 
 CHUNK_SIZE = 16 * 1024
 CDC_SIZE_MIN, CDC_SIZE_MAX = 4 * 1024, 64 * 1024

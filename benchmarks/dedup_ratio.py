@@ -1,9 +1,9 @@
 """How much smaller layerstore keeps real images than other ways of keeping them.
 
-Makes a corpus, pushes it in order of publication, pulls every layer back and compares its digest, and shows the ratio of
-each image and in total beside gzip per layer, whole-layer and whole-file deduplication, fixed-size chunks and FastCDC
-over the plain stream. Tables go to standard output, progress to standard error; results.json and the plots go into the
-work folder. The status is 1 when a layer did not come back bit for bit, 2 when there is no input.
+Makes a corpus, pushes it in order of publication, pulls every layer back and compares its digest, and shows the ratio
+of each image and in total beside gzip per layer, whole-layer and whole-file deduplication, fixed-size chunks and
+FastCDC over the plain stream. Tables go to standard output, progress to standard error; results.json and the plots go
+into the work folder. The status is 1 when a layer did not come back bit for bit, 2 when there is no input.
 """
 
 import argparse

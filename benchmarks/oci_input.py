@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmarks.zstd_codec import zstd
 from benchmarks.console import BenchmarkError, tell
 from benchmarks.images import Corpus, Image, LayerFile, make_image
+from benchmarks.zstd_codec import zstd
 
 REF_NAME = "org.opencontainers.image.ref.name"
 REFERENCE_TYPE = "vnd.docker.reference.type"

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from benchmarks.images import LayerFile
 from benchmarks.process_cost import Command
-from benchmarks.store_driver import Plan
+from benchmarks.store_plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,11 +1,11 @@
 """What layerstore costs beside restic, borg, casync and gzip, on the same layers in the same run.
 
-Every round runs every tool, one after another and each time another one first: it stores all distinct layers in order of
-publication, restores them all (and compares their digests), then drops the layers that only the older half of the images
-has and frees their space. Command-line tools take one command per layer; layerstore takes one process for all layers, as
-in a program that uses it. What is shown are medians over the rounds, with the smallest and the largest.
+Every round runs every tool, one after another and each time another one first: it stores all distinct layers in order
+of publication, restores them all (and compares their digests), then drops the layers that only the older half of the
+images has and frees their space. Command-line tools take one command per layer; layerstore takes one process for all
+layers, as a program that uses it would. Shown are medians over the rounds, with the smallest and the largest.
 
-Counted are the repositories alone: not the caches that restic and borg keep elsewhere.
+Bytes on disk are those of the repositories alone: not of the caches that restic and borg keep elsewhere.
 """
 
 import argparse

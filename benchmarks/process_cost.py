@@ -2,13 +2,15 @@
 
 import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.console import BenchmarkError
+
+SPAWNER = Path(__file__).with_name("spawner.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Cost:
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    """The largest resident set of any one process. It can't be below that of the process that measures."""
+    """The largest resident set of any one process; no less than the 10 MB or so of the one that started it."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -43,19 +45,30 @@ def run_all(commands: Iterable[Command], environment: Mapping[str, str], folder:
 
 
 def run(command: Command, environment: Mapping[str, str], folder: Path) -> Cost:
-    """Run one command and wait for it; a failure ends the benchmark with what the command said."""
+    """Run one command and wait for it; a failure ends the benchmark with what the command said.
+
+    A process's peak memory starts with that of the process that forked it, so a small one stands in between.
+    """
     source = command.stdin if command.stdin is not None else Path(os.devnull)
     target = command.stdout if command.stdout is not None else Path(os.devnull)
-    with source.open("rb") as stdin, target.open("wb") as stdout, tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command.arguments, stdin=stdin, stdout=stdout, stderr=errors, env=environment, cwd=folder
+    with (
+        source.open("rb") as stdin,
+        target.open("wb") as stdout,
+        tempfile.TemporaryFile() as errors,
+        tempfile.NamedTemporaryFile() as report,
+    ):
+        subprocess.run(
+            [sys.executable, "-I", "-S", str(SPAWNER), report.name, *command.arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=errors,
+            env=environment,
+            cwd=folder,
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)  # counts the processes that it waited for, too
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip()[-2000:]
-            raise BenchmarkError(f"{' '.join(command.arguments)} ended with status {process.returncode}: {said}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024)
+        words = report.read().decode().split()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip()[-2000:]
+    if not words or words[0] != "0":
+        raise BenchmarkError(f"{' '.join(command.arguments)} ended with status {' '.join(words[:1])}: {said}")
+    return Cost(float(words[1]), float(words[2]), int(words[3]))

@@ -1,42 +1,20 @@
 """layerstore as one process for all layers, driven from a plan, so that it can be measured beside command-line tools.
 
-``python -m benchmarks.store_driver store|restore|collect PLAN``, where PLAN is the JSON form of `Plan`.
+``python -m benchmarks.store_driver store|restore|collect PLAN``; PLAN is a file that `store_plan.Plan` wrote.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-try:
-    from layerstore import Store
-except ImportError:
-    Store = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do: paths are absolute, layers are named by their place in ``layers``."""
-
-    store: str
-    layers: list[str]
-    diff_ids: list[str]
-    targets: list[str]
-    """Where each layer is restored to."""
-    images: dict[str, list[int]]
-    deleted: list[str]
-    """The images that the collection step deletes first."""
-
-    def write(self, path: Path) -> None:
-        """Write the plan for the process that follows it."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+from benchmarks.store_plan import Plan
+from layerstore import Store
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do one step of the plan."""
     step, file = arguments
-    plan = Plan(**json.loads(Path(file).read_text(encoding="utf-8")))
+    plan = Plan.read(Path(file))
     match step:
         case "store":
             store_all(plan)

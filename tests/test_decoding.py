@@ -159,7 +159,11 @@ def test_a_bomb_is_decoded_in_bounded_memory(encode) -> None:  # type: ignore[no
     assert peak < 16 * MEBIBYTE
 
 
-@pytest.mark.parametrize("member", [gzip.compress(b""), zstd.compress(b""), gzip.compress(b"x"), SKIPPABLE])
+@pytest.mark.parametrize(
+    "member",
+    [gzip.compress(b""), zstd.compress(b""), gzip.compress(b"x"), SKIPPABLE],
+    ids=["gzip empty", "zstd empty", "gzip", "zstd skippable"],
+)
 def test_many_tiny_members_in_one_block_take_linear_time(member: bytes) -> None:
     """Copying what is left at the end of each member would move 40 GB here."""
     count = 20_000

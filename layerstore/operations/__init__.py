@@ -1,1 +1,1 @@
-"""What can be done with a store, one verb a file. Operations join chunking, tar, oci and storage; none knows another's inside."""
+"""What can be done with a store, one verb a file. Operations join chunking, tar, oci and storage."""

@@ -100,16 +100,16 @@ class RecipeReader:
         with self._store.index.read() as transaction:
             lengths = {frame: transaction.frames[frame].lengths for frame in {run.frame for run in runs}}
         for run in runs:
-            starts.append(starts[-1] + sum(lengths[run.frame][run.first : run.first + run.count]))
+            starts.append(starts[-1] + sum(lengths[run.frame][run.first : run.first + run.chunks]))
         return starts
 
     def _run(self, frame: Frame, run: Run) -> memoryview:
         try:
-            return frame.run(run.first, run.count)
+            return frame.run(run.first, run.chunks)
         except ContentDamagedError:
             # The frame may have been healed since it was cached.
             self._store.frames.forget(run.frame)
-            return self._store.frames.read(run.frame).run(run.first, run.count)
+            return self._store.frames.read(run.frame).run(run.first, run.chunks)
 
     def pieces(self, segment: Segment, pool: ThreadPoolExecutor | None) -> Iterator[memoryview]:
         """The bytes of a segment in order: skeleton and payload joined again."""

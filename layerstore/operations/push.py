@@ -211,4 +211,3 @@ class _Report:
     def _tell(self, note: str) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress("push", self._source.name, self._done, self._source.size, "bytes", note))
-

@@ -1,4 +1,4 @@
-"""Where a push takes its bytes from: a path, a file object, bytes, or an iterable of blocks; decoded where that works."""
+"""Where a push takes its bytes from: a path, a file object, bytes, or an iterable of blocks."""
 
 import os
 import tempfile

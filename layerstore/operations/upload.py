@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from layerstore.chunking import Chunker
 from layerstore.digest import Digest
@@ -17,7 +18,7 @@ from layerstore.storage.frames import EncodedFrame, encode_frame
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackWriter, RecordKind
-from layerstore.storage.recipe import Ref, encode_segment
+from layerstore.storage.recipe import Ref, Segment, encode_segment
 from layerstore.storage.records import (
     UNTIL_RELEASED,
     CountsRecord,
@@ -65,6 +66,22 @@ class _Encoded:
     frame: EncodedFrame
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A batch that is in the pack, ready for its transaction."""
+
+    looked_up_at: int
+    """Number of the last transaction that the look-up saw."""
+    known: dict[bytes, Ref]
+    new: dict[bytes, memoryview]
+    frames: list[_Encoded]
+    places: list[Place]
+    segment: Segment | None
+    segment_record: SegmentRecord | None
+    publish_as: Digest | None
+    layer: LayerRecord | None
+
+
 class Upload:
     """Commits the batches of one layer in order. It is used from one thread."""
 
@@ -107,65 +124,73 @@ class Upload:
 
     def _commit(self, batch: Batch, publish_as: Digest | None) -> None:
         while True:
-            refs, new = self._look_up(batch)
-            frames = self._encode(new)
-            for encoded in frames:
-                for position, identity in enumerate(encoded.frame.ids):
-                    refs[identity] = Ref(encoded.number, position)
-            segment = batch.segment(refs)
-            places = [
-                self._writer.append(
-                    RecordKind.FRAME, one.frame.codec, one.number, one.frame.meta, one.frame.body
-                )
-                for one in frames
-            ]
-            segment_data = encode_segment(segment) if batch.size else b""
-            segment_place = self._append_segment(segment_data) if batch.size else None
-            layer = self._append_layer(batch, publish_as) if publish_as else None
+            prepared = self._prepare(batch, publish_as)
             self._writer.sync()
-
-            def change(transaction: Transaction) -> None:
-                if publish_as is not None and publish_as in transaction.layers:
-                    raise _AlreadyPresentError
-                self._recheck(transaction, refs, {identity for one in frames for identity in one.frame.ids})
-                self._put_frames(transaction, frames, places, batch)
-                if segment_place is not None:
-                    add_references(transaction, [r for r in segment.runs if r.frame not in own_frames], 1)
-                    record = SegmentRecord(segment_place, segment_data)
-                    transaction.recipes.put((self._number, self._offset), record)
-                self._writer.commit(transaction)
-                if layer is None:
-                    transaction.uploads.put(self._number, self._store.session.name)
-                else:
-                    assert publish_as is not None
-                    self._publish(transaction, publish_as, layer)
-
-            own_frames = {one.number for one in frames}
             try:
-                self._store.index.write(change)
+                self._store.index.write(partial(self._apply, batch=batch, prepared=prepared))
                 break
             except _StaleError:
                 self._writer.rewind()
-        self._count(batch, frames, new)
+        self._count(batch, prepared)
 
-    def _count(self, batch: Batch, frames: list[_Encoded], new: dict[bytes, memoryview]) -> None:
+    def _prepare(self, batch: Batch, publish_as: Digest | None) -> "_Prepared":
+        """Append all that the batch needs to the pack."""
+        refs, new, looked_up_at = self._look_up(batch)
+        frames = self._encode(new)
+        known = dict(refs)
+        for encoded in frames:
+            for position, identity in enumerate(encoded.frame.ids):
+                refs[identity] = Ref(encoded.number, position)
+        places = [
+            self._writer.append(RecordKind.FRAME, one.frame.codec, one.number, one.frame.meta, one.frame.body)
+            for one in frames
+        ]
+        segment = record = layer = None
+        if batch.size:
+            segment = batch.segment(refs)
+            data = encode_segment(segment)
+            meta = self._offset.to_bytes(8, "big")
+            record = SegmentRecord(self._writer.append(RecordKind.SEGMENT, 0, self._number, meta, data), data)
+        if publish_as is not None:
+            layer = self._append_layer(batch, publish_as)
+        return _Prepared(looked_up_at, known, new, frames, places, segment, record, publish_as, layer)
+
+    def _apply(self, transaction: Transaction, batch: Batch, prepared: "_Prepared") -> None:
+        """Commit what was prepared. Raises `_StaleError` if it no longer fits, `_AlreadyPresentError` if it need not."""
+        if prepared.publish_as is not None and prepared.publish_as in transaction.layers:
+            raise _AlreadyPresentError
+        _recheck(transaction, prepared)
+        _put_frames(transaction, prepared, batch)
+        if prepared.segment is not None and prepared.segment_record is not None:
+            own = {one.number for one in prepared.frames}
+            add_references(transaction, [run for run in prepared.segment.runs if run.frame not in own], 1)
+            transaction.recipes.put((self._number, self._offset), prepared.segment_record)
+        self._writer.commit(transaction)
+        if prepared.publish_as is None or prepared.layer is None:
+            transaction.uploads.put(self._number, self._store.session.name)
+            return
+        transaction.layers.put(prepared.publish_as, prepared.layer)
+        transaction.uploads.delete(self._number)
+        hold_layer(transaction, self._number, self._holder)
+
+    def _count(self, batch: Batch, prepared: "_Prepared") -> None:
         self._has_committed = True
         self._writer.committed_now()
         self.totals.bytes_stored = self._writer.appended
-        self.totals.bytes_new += sum(map(len, new.values()))
-        self.totals.chunks_new += len(new)
-        self.totals.chunks_reused += batch.references - len(new)
+        self.totals.bytes_new += sum(map(len, prepared.new.values()))
+        self.totals.chunks_new += len(prepared.new)
+        self.totals.chunks_reused += batch.references - len(prepared.new)
         self._offset += batch.size
         self._skeleton_size += batch.skeleton_size
         self._references += batch.references
 
-    def _look_up(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview]]:
-        """Where each chunk is, for those that are here; the bytes of the others."""
+    def _look_up(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview], int]:
+        """Where each chunk is, for those that are here; the bytes of the others; what state of the index says so."""
         refs: dict[bytes, Ref] = {}
         new: dict[bytes, memoryview] = {}
         lost: dict[bytes, memoryview] = {}
         with self._store.index.read() as transaction:
-            self._looked_up_at = transaction.number
+            looked_up_at = transaction.number
             any_lost = len(transaction.lost) > 0
             get = transaction.chunks.get
             for identity, data in batch.chunks.items():
@@ -179,17 +204,7 @@ class Upload:
         if lost:
             heal_chunks(self._store, self._writer, lost)
             return self._look_up(batch)
-        return refs, new
-
-    def _recheck(self, transaction: Transaction, refs: dict[bytes, Ref], own: set[bytes]) -> None:
-        """Under the writer lock: is everything still as it was looked up?"""
-        if transaction.number == self._looked_up_at + 1:
-            return  # nobody has committed anything in between
-        any_lost = len(transaction.lost) > 0
-        for identity, ref in refs.items():
-            place = transaction.chunks.get(identity)
-            if place != (None if identity in own else tuple(ref)) or (any_lost and identity in transaction.lost):
-                raise _StaleError
+        return refs, new, looked_up_at
 
     def _encode(self, new: dict[bytes, memoryview]) -> list[_Encoded]:
         groups = list(_group(new, self._store.config.frame_size))
@@ -199,10 +214,6 @@ class Upload:
         first = self._store.take_numbers("next_frame", len(groups))
         frames = self._pool.map(lambda ids: encode_frame([new[one] for one in ids], ids, level), groups)
         return [_Encoded(first + i, frame) for i, frame in enumerate(frames)]
-
-    def _append_segment(self, data: bytes) -> Place:
-        meta = self._offset.to_bytes(8, "big")
-        return self._writer.append(RecordKind.SEGMENT, 0, self._number, meta, data)
 
     def _append_layer(self, batch: Batch, diff_id: Digest) -> LayerRecord:
         size = self._offset + batch.size
@@ -214,30 +225,37 @@ class Upload:
         place = self._writer.append(RecordKind.LAYER, 0, self._number, diff_id.pack(), record.encode())
         return LayerRecord(self._number, place, size, skeleton_size, references, created)
 
-    def _put_frames(
-        self, transaction: Transaction, frames: list[_Encoded], places: list[Place], batch: Batch
-    ) -> None:
-        if not frames:
-            return
-        counts = Counter(batch.payload_ids)
-        counts.update(batch.skeleton_ids)
-        rows = []
-        for encoded, place in zip(frames, places, strict=True):
-            frame = encoded.frame
-            transaction.frames.put(encoded.number, frame.record(place))
-            frame_counts = array("I", [counts[identity] for identity in frame.ids])
-            transaction.counts.put(encoded.number, CountsRecord(0, frame_counts))
-            rows += [(identity, (encoded.number, position)) for position, identity in enumerate(frame.ids)]
-        transaction.chunks.put_many(rows)
-
-    def _publish(self, transaction: Transaction, diff_id: Digest, layer: LayerRecord) -> None:
-        transaction.layers.put(diff_id, layer)
-        transaction.uploads.delete(self._number)
-        hold_layer(transaction, self._number, self._holder)
-
     def _drop(self, transaction: Transaction) -> None:
         transaction.uploads.delete(self._number)
         transaction.dropped.put(self._number, None)
+
+
+def _recheck(transaction: Transaction, prepared: _Prepared) -> None:
+    """Under the writer lock: is everything still as it was looked up?"""
+    if transaction.number == prepared.looked_up_at + 1:
+        return  # nobody has committed anything in between
+    any_lost = len(transaction.lost) > 0
+    for identity, ref in prepared.known.items():
+        if transaction.chunks.get(identity) != ref or (any_lost and identity in transaction.lost):
+            raise _StaleError
+    for identity in prepared.new:
+        if identity in transaction.chunks:
+            raise _StaleError
+
+
+def _put_frames(transaction: Transaction, prepared: _Prepared, batch: Batch) -> None:
+    if not prepared.frames:
+        return
+    counts = Counter(batch.payload_ids)
+    counts.update(batch.skeleton_ids)
+    rows = []
+    for encoded, place in zip(prepared.frames, prepared.places, strict=True):
+        frame = encoded.frame
+        transaction.frames.put(encoded.number, frame.record(place))
+        frame_counts = array("I", [counts[identity] for identity in frame.ids])
+        transaction.counts.put(encoded.number, CountsRecord(0, frame_counts))
+        rows += [(identity, (encoded.number, position)) for position, identity in enumerate(frame.ids)]
+    transaction.chunks.put_many(rows)
 
 
 def hold_layer(transaction: Transaction, number: int, holder: Holder) -> None:
@@ -262,5 +280,3 @@ def _group(chunks: dict[bytes, memoryview], frame_size: int) -> Iterable[list[by
             ids, size = [], 0
     if ids:
         yield ids
-
-

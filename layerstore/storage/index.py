@@ -53,7 +53,7 @@ class Table(Generic[K, V]):
 
     __slots__ = ("_db", "_spec", "_transaction")
 
-    def __init__(self, transaction: "lmdb.Transaction", db: object, spec: TableSpec[K, V]) -> None:
+    def __init__(self, transaction: "lmdb.Transaction", db: Any, spec: TableSpec[K, V]) -> None:
         self._transaction = transaction
         self._db = db
         self._spec = spec
@@ -61,7 +61,7 @@ class Table(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The value, or None."""
         packed = self._spec.key.encode(key)
-        value = self._transaction.get(packed, db=self._db)
+        value: Any = self._transaction.get(packed, db=self._db)
         return None if value is None else self._decode(packed, value)
 
     def __getitem__(self, key: K) -> V:
@@ -119,7 +119,7 @@ class Table(Generic[K, V]):
                 found = cursor.prev() if cursor.key() else cursor.last()
                 if not found:
                     return None
-            raw_key, raw_value = cursor.item()
+            raw_key, raw_value = bytes(cursor.key()), bytes(cursor.value())
         return self._spec.key.decode(raw_key), self._decode(raw_key, raw_value)
 
     def __len__(self) -> int:
@@ -133,7 +133,8 @@ class Table(Generic[K, V]):
         with self._transaction.cursor(db=self._db) as cursor:
             found = cursor.set_range(start) if start else cursor.first()
             if found:
-                yield from cursor.iternext()
+                items: Any = cursor.iternext()  # bytes, as the transaction has no buffers
+                yield from items
 
     def _decode(self, key: bytes, value: bytes) -> V:
         body = unseal(key, value)
@@ -148,7 +149,7 @@ class Table(Generic[K, V]):
 class Transaction:
     """A view of the index at one instant; inside `Index.write` also the means to change it."""
 
-    def __init__(self, transaction: "lmdb.Transaction", dbs: dict[str, object]) -> None:
+    def __init__(self, transaction: "lmdb.Transaction", dbs: dict[str, Any]) -> None:
         self._transaction = transaction
         self._dbs = dbs
         self.meta = self._table(tables.META)
@@ -158,6 +159,7 @@ class Transaction:
         self.counts = self._table(tables.COUNTS)
         self.touched_frames = self._table(tables.TOUCHED_FRAMES)
         self.packs = self._table(tables.PACKS)
+        self.open_packs = self._table(tables.OPEN_PACKS)
         self.touched_packs = self._table(tables.TOUCHED_PACKS)
         self.dead_packs = self._table(tables.DEAD_PACKS)
         self.layers = self._table(tables.LAYERS)
@@ -167,6 +169,7 @@ class Transaction:
         self.graves = self._table(tables.GRAVES)
         self.holds = self._table(tables.HOLDS)
         self.layer_images = self._table(tables.LAYER_IMAGES)
+        self.loose_layers = self._table(tables.LOOSE_LAYERS)
         self.images = self._table(tables.IMAGES)
         self.trash = self._table(tables.TRASH)
         self.blobs = self._table(tables.BLOBS)
@@ -209,7 +212,7 @@ class Index:
             try:
                 if not read_only:
                     self._environment.reader_check()
-                self._dbs: dict[str, object] = {
+                self._dbs: dict[str, Any] = {
                     spec.name: self._environment.open_db(spec.name.encode(), create=create and not read_only)
                     for spec in TABLES
                 }

@@ -18,7 +18,7 @@ from layerstore.errors import ContentDamagedError, StorageError
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import Layout, StoreConfig, os_error, sync_directory, sync_file, translate_os_errors
 from layerstore.storage.locks import FileLock
-from layerstore.storage.records import PackRecord, PackState, Place
+from layerstore.storage.records import PackRecord, Place
 
 PACK_MAGIC = b"LYRPACK\n"
 PACK_VERSION = 1
@@ -117,8 +117,9 @@ class PackWriter:
         if self._lock is None:
             return
         record = transaction.packs[self.number]
-        state = PackState.SEALED if self.size >= self._config.pack_size_max else PackState.OPEN
-        transaction.packs.put(self.number, PackRecord(state, self.size, record.dead_bytes))
+        transaction.packs.put(self.number, PackRecord(self.size, record.dead_bytes))
+        if self.size >= self._config.pack_size_max:
+            transaction.open_packs.delete(self.number)
 
     def committed_now(self) -> None:
         """The transaction of `commit` is durable."""
@@ -155,22 +156,19 @@ class PackWriter:
     def _adopt(self) -> tuple[int, FileLock, int] | None:
         """An open pack that nobody else writes."""
         with self._index.read() as transaction:
-            candidates = [n for n, record in transaction.packs.items() if self._has_room(record)]
+            candidates = list(transaction.open_packs.keys())
         for number in candidates:
             lock = FileLock.acquire(self._layout.pack(number), blocking=False, create=False)
             if lock is None:
                 continue
             with self._index.read() as transaction:
-                record = transaction.packs.get(number)
+                record = transaction.packs.get(number) if number in transaction.open_packs else None
             # A pack shorter than the index says is damaged: leave it alone, so that `verify` finds it as it is.
-            if record and self._has_room(record) and os.fstat(lock.descriptor).st_size >= record.size:
+            if record and os.fstat(lock.descriptor).st_size >= record.size:
                 os.ftruncate(lock.descriptor, record.size)
                 return number, lock, record.size
             lock.release()
         return None
-
-    def _has_room(self, record: PackRecord) -> bool:
-        return record.state is PackState.OPEN and record.size < self._config.pack_size_max
 
     def _create(self) -> tuple[int, FileLock, int]:
         number = self._index.write(lambda transaction: transaction.next_number("next_pack"))
@@ -184,10 +182,14 @@ class PackWriter:
             os.pwrite(lock.descriptor, header, 0)
             sync_file(lock.descriptor)
             sync_directory(self._layout.packs)
+
         # The row comes after the file, and while its lock is held: a pack file without row and lock is an orphan.
-        record = PackRecord(PackState.OPEN, len(header), 0)
+        def register(transaction: Transaction) -> None:
+            transaction.packs.put(number, PackRecord(len(header), 0))
+            transaction.open_packs.put(number, None)
+
         try:
-            self._index.write(lambda transaction: transaction.packs.put(number, record))
+            self._index.write(register)
         except BaseException:
             path.unlink(missing_ok=True)
             lock.release()

@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
     frame: int
     first: int
-    count: int
+    chunks: int
 
 
 class Ref(NamedTuple):
@@ -53,7 +53,7 @@ class Segment:
     @property
     def references(self) -> int:
         """How many chunks the runs refer to, repeats included."""
-        return sum(run.count for run in self.runs)
+        return sum(run.chunks for run in self.runs)
 
 
 def encode_segment(segment: Segment) -> bytes:
@@ -63,7 +63,7 @@ def encode_segment(segment: Segment) -> bytes:
     columns = [
         array("Q", [run.frame for run in runs]),
         array("I", [run.first for run in runs]),
-        array("I", [run.count for run in runs]),
+        array("I", [run.chunks for run in runs]),
         segment.pieces[:],
     ]
     if sys.byteorder == "big":

@@ -123,36 +123,25 @@ class CountsRecord:
         return cls(_CRC.unpack(data[:4])[0], counts if _LITTLE else _swapped(counts))
 
 
-class PackState(IntEnum):
-    """The life of a pack."""
-
-    OPEN = 0
-    """Who holds the file's lock may append."""
-    SEALED = 1
-    """Never written again."""
-
-
 @dataclass(frozen=True, slots=True)
 class PackRecord:
     """Size and use of a pack."""
 
-    state: PackState
     size: int
     """The committed bytes. What the file has beyond them is the rest of a push that never finished."""
     dead_bytes: int
     """Bytes of records that nothing needs, for a partly dead frame its dead share."""
 
-    _STRUCT = struct.Struct(">BQQ")
+    _STRUCT = struct.Struct(">QQ")
 
     def encode(self) -> bytes:
         """The value's body."""
-        return self._STRUCT.pack(self.state, self.size, self.dead_bytes)
+        return self._STRUCT.pack(self.size, self.dead_bytes)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of `encode`."""
-        state, size, dead = cls._STRUCT.unpack(data)
-        return cls(PackState(state), size, dead)
+        return cls(*cls._STRUCT.unpack(data))
 
     def with_dead(self, more: int) -> Self:
         """The record with ``more`` dead bytes, which may be negative."""

@@ -6,6 +6,7 @@
     counts          frame                       -> CountsRecord
     touched_frames  frame                       -> (nothing)   a count reached or left zero since the last collection
     packs           pack                        -> PackRecord
+    open_packs      pack                        -> (nothing)   it has room; who holds its file's lock may append
     touched_packs   pack                        -> (nothing)   its dead bytes grew since the last collection
     dead_packs      pack                        -> u64         size; the file is to be unlinked
     layers          DiffID                      -> LayerRecord
@@ -15,6 +16,7 @@
     graves          pack, layer number          -> (nothing)   the pack still holds the record of this dropped layer
     holds           layer number, holder        -> u64         end
     layer_images    layer number, image digest  -> (nothing)
+    loose_layers    layer number                -> DiffID      lost its last image or hold since the last collection
     images          image digest                -> ImageRecord
     trash           image digest                -> TrashRecord
     blobs           digest                      -> BlobRecord
@@ -110,6 +112,7 @@ FRAMES: TableSpec[int, FrameRecord] = TableSpec("frames", _NUMBER, _record(Frame
 COUNTS: TableSpec[int, CountsRecord] = TableSpec("counts", _NUMBER, _record(CountsRecord))
 TOUCHED_FRAMES: TableSpec[int, None] = TableSpec("touched_frames", _NUMBER, _NOTHING)
 PACKS: TableSpec[int, PackRecord] = TableSpec("packs", _NUMBER, _record(PackRecord))
+OPEN_PACKS: TableSpec[int, None] = TableSpec("open_packs", _NUMBER, _NOTHING)
 TOUCHED_PACKS: TableSpec[int, None] = TableSpec("touched_packs", _NUMBER, _NOTHING)
 DEAD_PACKS: TableSpec[int, int] = TableSpec("dead_packs", _NUMBER, _NUMBER)
 LAYERS: TableSpec[Digest, LayerRecord] = TableSpec("layers", _DIGEST, _record(LayerRecord))
@@ -122,6 +125,7 @@ HOLDS: TableSpec[tuple[int, bytes], int] = TableSpec(
     Codec(lambda key: _U64.pack(key[0]) + key[1], lambda data: (_decode_u64(data[:8]), data[8:])),
     _NUMBER,
 )
+LOOSE_LAYERS: TableSpec[int, Digest] = TableSpec("loose_layers", _NUMBER, _DIGEST)
 LAYER_IMAGES: TableSpec[tuple[int, Digest], None] = TableSpec(
     "layer_images", Codec(lambda key: _U64.pack(key[0]) + key[1].pack(), _decode_digest_after_u64), _NOTHING
 )
@@ -142,6 +146,7 @@ TABLES: tuple[TableSpec[Any, Any], ...] = (
     COUNTS,
     TOUCHED_FRAMES,
     PACKS,
+    OPEN_PACKS,
     TOUCHED_PACKS,
     DEAD_PACKS,
     LAYERS,
@@ -151,6 +156,7 @@ TABLES: tuple[TableSpec[Any, Any], ...] = (
     GRAVES,
     HOLDS,
     LAYER_IMAGES,
+    LOOSE_LAYERS,
     IMAGES,
     TRASH,
     BLOBS,

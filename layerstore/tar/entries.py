@@ -149,7 +149,6 @@ class _EntryGrammar(TarGrammar):
         self._records: dict[bytes, bytes] = {}
         self._pax_regions: list[tuple[int, int]] = []
         self._globals: dict[bytes, bytes] = {}
-        self._long_name: bytes | None = None
         self._long_link: bytes | None = None
         self._after_end = False
 
@@ -174,14 +173,12 @@ class _EntryGrammar(TarGrammar):
 
     def _on_metadata(self, typeflag: int, body: bytes) -> None:
         super()._on_metadata(typeflag, body)
-        if typeflag == _LONG_NAME_TYPE:
-            self._long_name = body.partition(b"\0")[0]
-        elif typeflag == _LONG_LINK_TYPE:
+        if typeflag == _LONG_LINK_TYPE:
             self._long_link = body.partition(b"\0")[0]
         elif typeflag == _GLOBAL_PAX_TYPE:
             self._header_offset = None
             self._globals.update((key, value) for key, value in pax_records(body) if key in _GLOBAL_KEYWORDS)
-        else:
+        elif typeflag != _LONG_NAME_TYPE:
             # A later header replaces an earlier one, here and for the size.
             self._records = dict(pax_records(body))
             self._pax_regions = _pax_sparse_map(body, self._records) if b"GNU.sparse." in body else []
@@ -199,9 +196,6 @@ class _EntryGrammar(TarGrammar):
         header = self._header
         assert header is not None, "contents follow a header"
         entry = self._entry(header, size, self.origin + position)
-        self._records = {}
-        self._pax_regions = []
-        self._header_offset = self._long_name = self._long_link = None
         if size:
             self._incomplete = entry
         else:
@@ -210,9 +204,12 @@ class _EntryGrammar(TarGrammar):
     def _on_end_mark(self) -> None:
         self._after_end = True
         self._globals = {}
+
+    def _forget_local(self) -> None:
+        super()._forget_local()
         self._records = {}
         self._pax_regions = []
-        self._header_offset = self._long_name = self._long_link = None
+        self._header_offset = self._long_link = None
 
     def _entry(self, header: Header, size: int, payload_offset: int) -> TarEntry:
         records = self._globals | self._records if self._globals else self._records

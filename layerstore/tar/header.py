@@ -122,8 +122,6 @@ def parse_header(block: bytes) -> Header | None:
     size = parse_number(block[124:136])
     if size is None or not 0 <= size <= SIZE_MAX:
         return None
-    if typeflag == 0 and _text(block[0:100]).endswith(b"/"):
-        return Header(block, 0, ord("5"))  # v7 knows directories by their slash only
     return Header(block, size, typeflag)
 
 

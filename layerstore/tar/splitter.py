@@ -17,7 +17,9 @@ _ZERO_BLOCK = bytes(BLOCK_SIZE)
 _LOCAL_PAX_TYPES = frozenset(b"xX")
 _METADATA_TYPES = frozenset(b"xXgLK")
 _GLOBAL_PAX_TYPE = ord("g")
+_LONG_NAME_TYPE = ord("L")
 _OLD_GNU_SPARSE_TYPE = ord("S")
+_DIRECTORY_TYPE = ord("5")
 # More than any stream has: the payload that only the end of the input ends.
 _ENDLESS = SIZE_MAX + 1
 _NO_OVERRIDE = -1
@@ -53,6 +55,8 @@ class TarGrammar:
         self._metadata_left = 0
         self._metadata = bytearray()
         self._sparse_size: int | None = None
+        self._long_name = b""
+        self._local_path = b""
         self._local_size: int | None = None
         self._global_size: int | None = None
 
@@ -97,6 +101,9 @@ class TarGrammar:
 
     def _read_header(self, header: Header, position: int) -> None:
         after = position + BLOCK_SIZE
+        if not header.typeflag and (self._long_name or self._local_path or header.name).endswith(b"/"):
+            # v7 knows directories by their slash only; Go's archive/tar applies this to names from metadata too.
+            header.typeflag, header.size = _DIRECTORY_TYPE, 0
         typeflag = header.typeflag
         if typeflag in _METADATA_TYPES:
             self._on_metadata_header(position)
@@ -113,7 +120,6 @@ class TarGrammar:
             override = self._local_size if self._local_size is not None else self._global_size
             if override is not None and override != _NO_OVERRIDE:
                 size = override
-        self._local_size = None
         if typeflag == _OLD_GNU_SPARSE_TYPE and header.sparse_extended:
             self._sparse_size = size
         else:
@@ -132,6 +138,7 @@ class TarGrammar:
         self.payload_left = size
         self._padding = -size % BLOCK_SIZE
         self._on_contents(size, position)
+        self._forget_local()
 
     def _read_metadata(self, data: bytes, position: int) -> int:
         part = data[position : position + self._metadata_left]
@@ -144,8 +151,13 @@ class TarGrammar:
         return position + len(part)
 
     def _end_archive(self) -> None:
-        self._local_size = self._global_size = None
+        self._forget_local()
+        self._global_size = None
         self._on_end_mark()
+
+    def _forget_local(self) -> None:
+        self._long_name = self._local_path = b""
+        self._local_size = None
 
     def _on_metadata_header(self, position: int) -> None:
         """The header of PAX records or of a GNU long name stands at ``position``."""
@@ -153,11 +165,13 @@ class TarGrammar:
     def _on_metadata(self, typeflag: int, body: bytes) -> None:
         """The body of a metadata header is complete. An override has to call this."""
         if typeflag in _LOCAL_PAX_TYPES:
-            self._local_size = _size_record(body)
+            self._local_size, self._local_path = _overrides(body)
         elif typeflag == _GLOBAL_PAX_TYPE:
-            size = _size_record(body)
+            size, _ = _overrides(body)
             if size is not None:
                 self._global_size = size
+        elif typeflag == _LONG_NAME_TYPE:
+            self._long_name = body.partition(b"\0")[0]
 
     def _on_header(self, header: Header, position: int) -> None:
         """The header of an entry stands at ``position``."""
@@ -233,11 +247,14 @@ class TarSplitter:
             position = stop
 
 
-def _size_record(body: bytes) -> int | None:
-    """The size that PAX records override; `_NO_OVERRIDE` if they say that none does."""
+def _overrides(body: bytes) -> tuple[int | None, bytes]:
+    """Size (`_NO_OVERRIDE`: that of the header holds) and path that PAX records give to an entry."""
     size = None
-    if b"size=" in body:
+    path = b""
+    if b"size=" in body or b"path=" in body:
         for keyword, value in pax_records(body):
             if keyword == b"size":
                 size = parse_decimal(value) if value else _NO_OVERRIDE
-    return size
+            elif keyword == b"path":
+                path = value
+    return size, path

@@ -1,6 +1,9 @@
 """A directory as a deterministic layer tar: the same tree gives the same bytes.
 
-Entries stand in bytewise order of their paths, without one for the root itself, as in the layers that Docker writes.
+Entries stand in bytewise order of the names in each directory, a directory right before its contents, without an entry
+for the root itself: as in the layers that Docker writes. (Bytewise order of whole paths would put "a-b" between "a" and
+"a/x", and GNU tar loses the time of a directory whose contents are not in one place.)
+
 Headers are ustar, with PAX records for what ustar cannot hold. Left out, because it says something about the machine
 and not about the tree: names of users and groups, access and change times, fractions of seconds, the SELinux label.
 Holes of sparse files do count as part of the tree.
@@ -89,44 +92,35 @@ def _tar(base: bytes, mtime_max: int | None) -> Iterator[bytes]:
 
 
 def _walk(base: bytes) -> Iterator[_Node]:
-    """Everything below ``base`` in bytewise order of whole paths, with one directory listing per level in memory.
-
-    "a-b" stands between "a" and "a/x": the contents of a directory are an item of their own, "a/", among its siblings.
-    """
-    stack = [(base, b"", _names(base))]
+    """Everything below ``base``, with one directory listing per level in memory."""
+    stack = [(base, b"", _names(base, 0))]
     while stack:
-        directory, prefix, items = stack[-1]
-        if not items:
+        directory, prefix, names = stack[-1]
+        if not names:
             stack.pop()
             continue
-        item = items.pop()
-        path = directory + b"/" + item.rstrip(b"/")
-        if item.endswith(b"/"):
-            stack.append((path, prefix + item, _names(path)))
-            continue
+        name = names.pop()
+        path = directory + b"/" + name
         try:
             status = os.lstat(path)
         except OSError as error:
             raise _reading_error(path, error) from error
+        yield _Node(path, prefix + name, status)
         if stat.S_ISDIR(status.st_mode):
-            _insert(items, item + b"/")
-        yield _Node(path, prefix + item, status)
+            # By now it may be a link that leads out of the tree.
+            stack.append((path, prefix + name + b"/", _names(path, os.O_NOFOLLOW)))
 
 
-def _names(directory: bytes) -> list[bytes]:
+def _names(directory: bytes, flags: int) -> list[bytes]:
     """The names in ``directory``, last first."""
     try:
-        return sorted(os.listdir(directory), reverse=True)  # noqa: PTH208 - bytes, see above
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+        try:
+            return sorted(map(os.fsencode, os.listdir(descriptor)), reverse=True)  # noqa: PTH208 - of a descriptor
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _reading_error(directory, error) from error
-
-
-def _insert(items: list[bytes], item: bytes) -> None:
-    """Put ``item`` where it belongs among ``items``, last first; that is near their end."""
-    place = len(items)
-    while place and items[place - 1] < item:
-        place -= 1
-    items.insert(place, item)
 
 
 def _first_name(links: dict[tuple[int, int], tuple[bytes, int]], node: _Node) -> bytes:

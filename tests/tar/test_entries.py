@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_entries_of_tarfile_archives_are_what_tarfile_reads(tar_format: int) -> 
     assert_agrees_with_tarfile(target.getvalue())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU tar")
 @pytest.mark.parametrize(
     "options",
     [

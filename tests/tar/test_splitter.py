@@ -3,6 +3,7 @@
 import io
 import random
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -109,6 +110,12 @@ CASES: dict[str, tuple[bytes, list[bytes]]] = {
     "size in digits 8 and 9": (header(size=b"89") + b"hello", [header(size=b"89") + b"hello"]),
     "sizeless types": (b"".join(header(size=99, typeflag=b"%d" % kind) for kind in range(1, 7)) + member(b"x"), [b"x"]),
     "v7 directory": (header(b"directory/", size=99, typeflag=b"\0") + member(b"x", typeflag=b"\0"), [b"x"]),
+    "v7 directory by its PAX path": (pax(path=b"d/") + header(size=99, typeflag=b"\0") + member(b"x"), [b"x"]),
+    "v7 file by its PAX path": (pax(path=b"f") + member(b"hello", name=b"d/", typeflag=b"\0"), [b"hello"]),
+    "v7 directory by its long name": (
+        member(b"n/\0", typeflag=b"L") + header(size=99, typeflag=b"\0") + member(b"x", typeflag=b"\0"),
+        [b"x"],
+    ),
     "unknown type": (member(b"hello", typeflag=b"Z") + member(b"x"), [b"hello", b"x"]),
     "long name": (member(b"n" * 300, typeflag=b"L") + member(b"k" * 700, typeflag=b"K") + member(b"x"), [b"x"]),
     "size overridden": (pax(size=b"5") + header(size=0) + padded(b"hello") + member(b"x") + END, [b"hello", b"x"]),
@@ -273,6 +280,7 @@ GNU_TAR_OPTIONS = {
 }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU tar")
 @pytest.mark.parametrize("options", GNU_TAR_OPTIONS.values(), ids=GNU_TAR_OPTIONS.keys())
 def test_archives_of_gnu_tar_split_at_their_files(tmp_path: Path, options: list[str]) -> None:
     """Sparse files contribute their data only; every ordinary file is a payload of its own."""

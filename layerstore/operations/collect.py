@@ -1,0 +1,242 @@
+"""Collection: plan what goes, then take it away, in time proportional to the garbage, while others go on.
+
+The order: images leave the trash, layers that nothing keeps go out of sight, their recipes are drained, frames whose
+counts are all zero are removed, packs that are dead are unlinked, and thin ones rewritten. Every step is a short
+transaction and can be repeated after a crash.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from layerstore.digest import Digest
+from layerstore.operations.drain import drain
+from layerstore.operations.forecast import Forecast, Freed
+from layerstore.operations.images import image_config
+from layerstore.operations.keeping import drop_layer, is_kept, loosen
+from layerstore.operations.rewrite import PackCollector
+from layerstore.progress import OnProgress, Progress
+from layerstore.storage.index import Transaction
+from layerstore.storage.journal import Event, drop_image_event
+from layerstore.storage.leases import LiveLeases
+from layerstore.storage.opened import OpenedStore
+
+_LAYERS_PER_TRANSACTION = 50
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPlan:
+    """What a collection would take away now. Nothing else goes when it is carried out."""
+
+    images: tuple[Digest, ...]
+    """Images that leave the trash."""
+    layers: tuple[Digest, ...]
+    """Layers that nothing keeps then."""
+    uploads: int
+    """Abandoned uploads and interrupted collections that are cleaned up."""
+    freed: Freed
+
+    @property
+    def bytes_freed(self) -> int:
+        """Exact: the bytes of packs that go away whole."""
+        return self.freed.bytes_freed
+
+    @property
+    def bytes_freed_by_rewriting(self) -> int:
+        """An estimate: what rewriting packs that are partly live gives back beside `bytes_freed`."""
+        return self.freed.bytes_freed_by_rewriting
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionReport:
+    """What a collection took away."""
+
+    images: int
+    layers: int
+    chunks: int
+    """References to chunks that were given back."""
+    frames: int
+    packs: int
+    """Packs that went away whole."""
+    bytes_freed: int
+    """Their bytes."""
+    packs_rewritten: int
+    bytes_freed_by_rewriting: int
+    """What rewriting gave back: the bytes of the old packs less those written anew."""
+    postponed: int
+    """Layers left for later because someone reads them, and packs that someone writes or a backup copies."""
+
+
+def plan_collection(store: OpenedStore, *, empty_trash: bool = False) -> CollectionPlan:
+    """What a collection would do now. ``empty_trash`` takes images out of the trash before their time is over."""
+    now = time.time_ns()
+    live = LiveLeases.look(store.layout.leases)
+    with store.index.read() as transaction:
+        images = [digest for digest, record in transaction.trash.items() if empty_trash or record.expires <= now]
+        forecast = Forecast(transaction)
+        for digest in images:
+            forecast.drop_image(digest)
+        for diff_id in _loose_candidates(transaction):
+            forecast.drop_layer_if_loose(diff_id)
+        recipes = _dead_uploads(transaction, live)
+        recipes += [number for number in transaction.dropped.keys() if number not in live.layers]
+        for number in recipes:
+            forecast.drop_recipe(number)
+        for number in transaction.touched_frames.keys():
+            forecast.touch_frame(number)
+        for number in transaction.touched_packs.keys():
+            forecast.touch_pack(number)
+        freed = forecast.freed()
+        leftovers = list(transaction.dead_packs.items())
+    freed = replace(
+        freed, packs=freed.packs + len(leftovers), bytes_freed=freed.bytes_freed + sum(size for _, size in leftovers)
+    )
+    return CollectionPlan(tuple(images), tuple(forecast.layers), len(recipes), freed)
+
+
+def _loose_candidates(transaction: Transaction) -> list[Digest]:
+    """Layers that may have lost what kept them: those on the list, and those whose lease has run out."""
+    candidates = [diff_id for _, diff_id in transaction.loose_layers.items()]
+    expired = set(_expired_holds(transaction))
+    if expired:
+        candidates += [diff_id for diff_id, record in transaction.layers.items() if record.number in expired]
+    return candidates
+
+
+def _expired_holds(transaction: Transaction) -> Iterator[int]:
+    now = time.time_ns()
+    for (number, _), end in transaction.holds.items():
+        if end and end <= now:
+            yield number
+
+
+def _dead_uploads(transaction: Transaction, live: LiveLeases) -> list[int]:
+    return [number for number, session in transaction.uploads.items() if session not in live.sessions]
+
+
+def collect(store: OpenedStore, plan: CollectionPlan, on_progress: OnProgress | None = None) -> CollectionReport:
+    """Carry out a plan. What has come into use since it was made stays."""
+    with store.lock("collect"):
+        collection = _Collection(store, on_progress)
+        collection.run(plan)
+    return collection.report()
+
+
+class _Collection:
+    def __init__(self, store: OpenedStore, on_progress: OnProgress | None) -> None:
+        self._store = store
+        self._on_progress = on_progress
+        self._images = self._layers = self._references = self._postponed = 0
+        self._packs = PackCollector(store)
+
+    def run(self, plan: CollectionPlan) -> None:
+        self._packs.remove_orphans()
+        self._tell("images")
+        for digest in plan.images:
+            self._images += self._write(partial(self._drop_image, digest=digest))
+        self._expire_leases()
+        self._drop_layers(plan.layers)
+        self._drop_dead_uploads()
+        self._store.journal.sync()
+        self._drain()
+        self._packs.remove_dead_frames(lambda: self._tell("frames"))
+        self._packs.remove_packs(lambda: self._tell("packs"))
+        self._store.journal.checkpoint_if_grown(self._store.index)
+
+    def report(self) -> CollectionReport:
+        packs = self._packs
+        return CollectionReport(
+            self._images,
+            self._layers,
+            self._references,
+            packs.frames,
+            packs.packs,
+            packs.bytes_freed,
+            packs.packs_rewritten,
+            packs.bytes_freed_by_rewriting,
+            self._postponed + packs.postponed,
+        )
+
+    def _write(self, change: Callable[[Transaction], int]) -> int:
+        return self._store.index.write(change)
+
+    def _drop_image(self, transaction: Transaction, digest: Digest) -> int:
+        record = transaction.trash.get(digest)
+        if record is None:
+            return 0  # brought back meanwhile
+        diff_ids = dict.fromkeys(image_config(transaction, digest).diff_ids)
+        transaction.trash.delete(digest)
+        for blob in (digest, record.image.config):
+            self._packs.drop_blob(transaction, blob)
+        for diff_id in diff_ids:
+            layer = transaction.layers.get(diff_id)
+            if layer is not None:
+                transaction.layer_images.delete((layer.number, digest))
+                loosen(transaction, diff_id, layer.number)
+        self._store.journal.append(transaction, [drop_image_event(digest)])
+        return 1
+
+    def _expire_leases(self) -> None:
+        now = time.time_ns()
+
+        def change(transaction: Transaction) -> int:
+            for lease, record in list(transaction.leases.items()):
+                if record.expires <= now:
+                    transaction.leases.delete(lease)
+            ended = [key for key, end in transaction.holds.items() if end and end <= now]
+            for key in ended:
+                transaction.holds.delete(key)
+            return len(ended)
+
+        with self._store.index.read() as transaction:
+            any_expired = any(record.expires <= now for _, record in transaction.leases.items())
+            any_expired = any_expired or any(True for _ in _expired_holds(transaction))
+        if any_expired:
+            self._write(change)
+
+    def _drop_layers(self, layers: tuple[Digest, ...]) -> None:
+        for start in range(0, len(layers), _LAYERS_PER_TRANSACTION):
+            some = layers[start : start + _LAYERS_PER_TRANSACTION]
+            self._layers += self._write(partial(self._drop_some_layers, layers=some))
+
+    def _drop_some_layers(self, transaction: Transaction, layers: tuple[Digest, ...]) -> int:
+        events: list[Event] = []
+        for diff_id in layers:
+            record = transaction.layers.get(diff_id)
+            if record is not None and not is_kept(transaction, record.number):
+                events.append(drop_layer(transaction, diff_id, record))
+        if events:
+            self._store.journal.append(transaction, events)
+        return len(events)
+
+    def _drop_dead_uploads(self) -> None:
+        live = LiveLeases.look(self._store.layout.leases)
+        with self._store.index.read() as transaction:
+            dead = _dead_uploads(transaction, live)
+
+        def change(transaction: Transaction) -> int:
+            for number in dead:
+                if transaction.uploads.delete(number):
+                    transaction.dropped.put(number, None)
+            return len(dead)
+
+        if dead:
+            self._write(change)
+
+    def _drain(self) -> None:
+        with self._store.index.read() as transaction:
+            dropped = list(transaction.dropped.keys())
+        # Leases are looked at after the layers went out of sight (`layerstore.storage.leases` says why).
+        live = LiveLeases.look(self._store.layout.leases)
+        for number in dropped:
+            if number in live.layers:
+                self._postponed += 1
+                continue
+            self._references += drain(self._store, number)
+            self._tell("references")
+
+    def _tell(self, note: str) -> None:
+        if self._on_progress is not None:
+            done = self._packs.bytes_freed + self._packs.bytes_freed_by_rewriting
+            self._on_progress(Progress("collect", str(self._store.layout.root), done, None, "bytes", note))

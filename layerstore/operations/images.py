@@ -1,0 +1,296 @@
+"""Images: put, tag, delete into the trash, bring back."""
+
+import time
+from dataclasses import dataclass, replace
+
+from layerstore.digest import Digest
+from layerstore.errors import (
+    BlobNotFoundError,
+    ImageNotFoundError,
+    InvalidReferenceError,
+    LayerInUseError,
+    LayerNotFoundError,
+    TagNotFoundError,
+)
+from layerstore.oci.config import ImageConfig, parse_config
+from layerstore.oci.documents import Manifest, parse_manifest
+from layerstore.oci.reference import Reference
+from layerstore.operations.keeping import images_of, loosen
+from layerstore.storage.index import Transaction
+from layerstore.storage.journal import Event, image_event, tag_event, trash_event, untag_event
+from layerstore.storage.leases import LiveLeases
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.packs import RecordKind
+from layerstore.storage.records import UNTIL_RELEASED, BlobRecord, ImageRecord, Place, TrashRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDocuments:
+    """The two documents of an image, as exact bytes."""
+
+    manifest: bytes
+    config: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The image's digest: that of its manifest."""
+        return Digest.of(self.manifest)
+
+
+def canonical_tag(text: str) -> str:
+    """``name:tag``, with the default tag added. Raises `InvalidReferenceError`."""
+    reference = Reference.parse(text)
+    if reference.digest is not None:
+        raise InvalidReferenceError(f"{text!r} names a digest; a tag is needed here")
+    return str(reference)
+
+
+def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = None) -> Digest:
+    """Make an image of layers that are in the store; from here on it keeps them. Putting it again changes nothing.
+
+    Raises `InvalidManifestError`, and `LayerNotFoundError` if a layer is missing: then nothing was changed.
+    """
+    parse_manifest(documents.manifest)
+    diff_ids = parse_config(documents.config).diff_ids
+    digest, config_digest = documents.digest, Digest.of(documents.config)
+    name = canonical_tag(tag) if tag is not None else None
+    live = LiveLeases.look(store.layout.leases).sessions
+    holders_kept = live - {store.session.name}
+    with store.pack_writer() as writer:
+        with store.index.read() as transaction:
+            missing = [
+                (one, data)
+                for one, data in ((digest, documents.manifest), (config_digest, documents.config))
+                if one not in transaction.blobs
+            ]
+        places = {one: writer.append(RecordKind.BLOB, 0, 0, one.pack(), data) for one, data in dict(missing).items()}
+        writer.sync()
+
+        def change(transaction: Transaction) -> None:
+            events: list[Event] = []
+            if digest in transaction.trash:
+                events += _restore(transaction, digest)
+            elif digest not in transaction.images:
+                _put_blob(transaction, digest, documents.manifest, places)
+                _put_blob(transaction, config_digest, documents.config, places)
+                record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), config_digest, 0)
+                transaction.images.put(digest, record)
+                events.append(image_event(digest, record))
+            for diff_id in diff_ids:
+                _take_layer(transaction, diff_id, digest, holders_kept)
+            if name is not None:
+                events += _set_tag(transaction, name, digest)
+            writer.commit(transaction)
+            store.journal.append(transaction, events)
+
+        store.index.write(change)
+        writer.committed_now()
+    store.journal.sync()
+    return digest
+
+
+def _put_blob(transaction: Transaction, digest: Digest, data: bytes, places: dict[Digest, Place]) -> None:
+    record = transaction.blobs.get(digest)
+    if record is not None:
+        transaction.blobs.put(digest, replace(record, count=record.count + 1))
+        return
+    place = places.get(digest)
+    if place is None:
+        # It was there when we looked and has been collected since; the caller's transaction is repeated by hand.
+        raise BlobNotFoundError(f"blob {digest} was collected meanwhile; create the image again")
+    transaction.blobs.put(digest, BlobRecord(place, 1, data))
+
+
+def _take_layer(transaction: Transaction, diff_id: Digest, image: Digest, holders_kept: set[bytes]) -> None:
+    layer = transaction.layers.get(diff_id)
+    if layer is None:
+        raise LayerNotFoundError(f"the store has no layer {diff_id}; push it before you make an image of it")
+    transaction.layer_images.put((layer.number, image), None)
+    # The image keeps the layer now. Holds of other running sessions, and of leases, stay.
+    prefix = layer.number.to_bytes(8, "big")
+    for (number, holder), end in list(transaction.holds.items_with_prefix(prefix)):
+        if end == UNTIL_RELEASED and holder not in holders_kept:
+            transaction.holds.delete((number, holder))
+
+
+def resolve(transaction: Transaction, text: str) -> Digest:
+    """The image digest for a tag, a digest, ``name@digest`` or a unique beginning of a digest's hex.
+
+    Raises `ImageNotFoundError` or `InvalidReferenceError`.
+    """
+    if text.startswith(("sha256:", "sha512:", "blake3:")):
+        digest = Digest(text)
+    elif (by_prefix := _resolve_prefix(transaction, text)) is not None:
+        digest = by_prefix
+    else:
+        reference = Reference.parse(text)
+        if reference.digest is not None:
+            digest = reference.digest
+        else:
+            found = transaction.tags.get(str(reference))
+            if found is None:
+                raise ImageNotFoundError(f"the store has no image {reference}; `layerstore images` lists them")
+            digest = found
+    if digest not in transaction.images:
+        hint = "; it is in the trash: `layerstore undelete` brings it back" if digest in transaction.trash else ""
+        raise ImageNotFoundError(f"the store has no image {text}{hint}")
+    return digest
+
+
+def _resolve_prefix(transaction: Transaction, text: str) -> Digest | None:
+    if len(text) < 12 or len(text) > 64 or not set(text) <= set("0123456789abcdef"):
+        return None
+    packed = bytes([1]) + bytes.fromhex(text[: len(text) // 2 * 2])
+    found = [d for d, _ in transaction.images.items_with_prefix(packed) if d.encoded.startswith(text)]
+    return found[0] if len(found) == 1 else None
+
+
+def documents_of(transaction: Transaction, digest: Digest) -> ImageDocuments:
+    """The documents of an image that is there or in the trash."""
+    image = transaction.images.get(digest)
+    if image is None:
+        trash = transaction.trash.get(digest)
+        if trash is None:
+            raise ImageNotFoundError(f"the store has no image {digest}")
+        image = trash.image
+    return ImageDocuments(transaction.blobs[digest].data, transaction.blobs[image.config].data)
+
+
+def image_config(transaction: Transaction, digest: Digest) -> ImageConfig:
+    """The parsed config of an image."""
+    return parse_config(documents_of(transaction, digest).config)
+
+
+def image_manifest(transaction: Transaction, digest: Digest) -> Manifest:
+    """The parsed manifest of an image."""
+    return parse_manifest(documents_of(transaction, digest).manifest)
+
+
+def tags_of(transaction: Transaction, digest: Digest) -> list[str]:
+    """The tags of an image, sorted."""
+    return [tag for (_, tag), _ in transaction.image_tags.items_with_prefix(digest.pack())]
+
+
+def set_tag(store: OpenedStore, tag: str, digest: Digest) -> None:
+    """Let a tag name an image, durably. Raises `ImageNotFoundError`."""
+    name = canonical_tag(tag)
+
+    def change(transaction: Transaction) -> None:
+        if digest not in transaction.images:
+            raise ImageNotFoundError(f"the store has no image {digest}")
+        store.journal.append(transaction, _set_tag(transaction, name, digest))
+
+    store.index.write(change)
+    store.journal.sync()
+
+
+def remove_tag(store: OpenedStore, tag: str) -> None:
+    """Remove one tag; the image stays. Raises `TagNotFoundError`."""
+    name = canonical_tag(tag)
+
+    def change(transaction: Transaction) -> None:
+        digest = transaction.tags.get(name)
+        if digest is None:
+            raise TagNotFoundError(f"the store has no tag {name}")
+        _remove_tag(transaction, name, digest)
+        store.journal.append(transaction, [untag_event(name)])
+
+    store.index.write(change)
+    store.journal.sync()
+
+
+def _set_tag(transaction: Transaction, name: str, digest: Digest) -> list[Event]:
+    before = transaction.tags.get(name)
+    if before == digest:
+        return []
+    if before is not None:
+        _remove_tag(transaction, name, before)
+    transaction.tags.put(name, digest)
+    transaction.image_tags.put((digest, name), None)
+    image = transaction.images[digest]
+    transaction.images.put(digest, replace(image, tag_count=image.tag_count + 1))
+    return [tag_event(name, digest)]
+
+
+def _remove_tag(transaction: Transaction, name: str, digest: Digest) -> None:
+    transaction.tags.delete(name)
+    transaction.image_tags.delete((digest, name))
+    image = transaction.images[digest]
+    transaction.images.put(digest, replace(image, tag_count=image.tag_count - 1))
+
+
+def delete_image(store: OpenedStore, digest: Digest, ttl_seconds: float) -> list[str]:
+    """Move an image with all its tags into the trash; the tags. It keeps its layers until it leaves the trash."""
+
+    def change(transaction: Transaction) -> list[str]:
+        if digest not in transaction.images:
+            raise ImageNotFoundError(f"the store has no image {digest}")
+        tags = tags_of(transaction, digest)
+        for tag in tags:
+            _remove_tag(transaction, tag, digest)
+        now = time.time_ns()
+        record = TrashRecord(transaction.images[digest], now, now + int(ttl_seconds * 1e9), tuple(tags))
+        transaction.images.delete(digest)
+        transaction.trash.put(digest, record)
+        store.journal.append(transaction, [trash_event(digest, record)])
+        return tags
+
+    tags = store.index.write(change)
+    store.journal.sync()
+    return tags
+
+
+def undelete_image(store: OpenedStore, text: str) -> Digest:
+    """Take an image out of the trash, with those of its tags that name nothing else now. ``text``: tag or digest."""
+
+    def change(transaction: Transaction) -> Digest:
+        digest = _find_in_trash(transaction, text)
+        store.journal.append(transaction, _restore(transaction, digest))
+        return digest
+
+    digest = store.index.write(change)
+    store.journal.sync()
+    return digest
+
+
+def _find_in_trash(transaction: Transaction, text: str) -> Digest:
+    if text.startswith(("sha256:", "sha512:", "blake3:")):
+        digest = Digest(text)
+        if digest in transaction.trash:
+            return digest
+    else:
+        name = canonical_tag(text)
+        found = [(record.deleted, digest) for digest, record in transaction.trash.items() if name in record.tags]
+        if found:
+            return max(found)[1]  # of several that had this tag, the one that was deleted last
+    raise ImageNotFoundError(f"the trash has no image {text}")
+
+
+def _restore(transaction: Transaction, digest: Digest) -> list[Event]:
+    record = transaction.trash[digest]
+    image = replace(record.image, tag_count=0)
+    transaction.trash.delete(digest)
+    transaction.images.put(digest, image)
+    events = [image_event(digest, image)]
+    for tag in record.tags:
+        if tag not in transaction.tags:
+            events += _set_tag(transaction, tag, digest)
+    return events
+
+
+def release_layer(store: OpenedStore, diff_id: Digest) -> None:
+    """End the holds of whoever pushed the layer. Raises `LayerInUseError` if images use it."""
+
+    def change(transaction: Transaction) -> None:
+        record = transaction.layers.get(diff_id)
+        if record is None:
+            raise LayerNotFoundError(f"the store has no layer {diff_id}")
+        users = images_of(transaction, record.number)
+        if users:
+            raise LayerInUseError(f"layer {diff_id} belongs to {len(users)} images; `layerstore why` names them")
+        for key, end in list(transaction.holds.items_with_prefix(record.number.to_bytes(8, "big"))):
+            if end == UNTIL_RELEASED:
+                transaction.holds.delete(key)
+        loosen(transaction, diff_id, record.number)
+
+    store.index.write(change)
