@@ -103,7 +103,10 @@ def compare(corpus: Corpus, tools: Sequence[Tool], rounds: int, work: Path) -> d
 def task_of(corpus: Corpus, restored: Path) -> Task:
     """Return the common task: the distinct layers, and the older half of the images to be dropped."""
     places = {layer.digest: number for number, layer in enumerate(corpus.layers)}
-    images = {image.name: [places[layer.digest] for layer in image.layers] for image in corpus.images}
+    images = {
+        f"benchmark:{number}": [places[layer.digest] for layer in image.layers]
+        for number, image in enumerate(corpus.images)
+    }
     return Task(corpus.layers, images, list(images)[: len(images) // 2], restored)
 
 

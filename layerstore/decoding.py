@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from layerstore._zstd import zstd
-from layerstore.errors import InvalidInputError
+from layerstore.errors import UndecodableError
 
 OUTPUT_BLOCK_SIZE = 1 << 20
 """Size of the blocks that `decode` returns, except for the last and for streams of thousands of tiny members."""
@@ -26,12 +26,6 @@ _FIRST_SLICE_SIZE = 1 << 12
 _SLICE_SIZE_MAX = 1 << 18
 # So many parts are a block of output however small they are: each costs memory of its own.
 _PARTS_MAX = 4096
-
-
-class UndecodableError(InvalidInputError):
-    """A stream is not gzip or zstd, is damaged or cut, or has bytes behind its end."""
-
-    code = "undecodable"
 
 
 class Encoding(Enum):

@@ -6,6 +6,7 @@
     │   ├── InvalidReferenceError
     │   ├── InvalidManifestError
     │   ├── InvalidOptionError
+    │   ├── UndecodableError         not gzip or zstd, damaged, cut, or with bytes behind its end
     │   └── DigestMismatchError      the content is not what its digest promised
     ├── NotFoundError            name something that is there
     │   ├── StoreNotFoundError
@@ -72,6 +73,12 @@ class InvalidOptionError(InvalidInputError):
     code = "invalid-option"
 
 
+class UndecodableError(InvalidInputError):
+    """A stream is not gzip or zstd, is damaged or cut, or has bytes behind its end."""
+
+    code = "undecodable"
+
+
 class DigestMismatchError(InvalidInputError):
     """Content has another digest than was promised for it."""
 
@@ -83,10 +90,12 @@ class DigestMismatchError(InvalidInputError):
         self.actual = actual
 
 
-class NotFoundError(LayerstoreError):
-    """Something that was named is not there."""
+class NotFoundError(LayerstoreError, KeyError):
+    """Something that was named is not there. It is a `KeyError`, so that the store's mappings behave as such."""
 
     code = "not-found"
+
+    __str__ = Exception.__str__  # KeyError's would print the message in quotes
 
 
 class StoreNotFoundError(NotFoundError):

@@ -5,8 +5,6 @@ Storage Systems", IEEE TPDS 31(9), 2020) with normalisation level 2, as pyfastcd
 decide what is deduplicated, never what is true: a store whose chunks were cut in another way still pulls bit for bit.
 """
 
-from collections.abc import Iterator
-
 import pyfastcdc
 from pyfastcdc import FastCDC
 

@@ -80,12 +80,12 @@ def plan_collection(store: OpenedStore, *, empty_trash: bool = False) -> Collect
         for diff_id in _loose_candidates(transaction):
             forecast.drop_layer_if_loose(diff_id)
         recipes = _dead_uploads(transaction, live)
-        recipes += [number for number in transaction.dropped.keys() if number not in live.layers]
+        recipes += [number for number in transaction.dropped if number not in live.layers]
         for number in recipes:
             forecast.drop_recipe(number)
-        for number in transaction.touched_frames.keys():
+        for number in transaction.touched_frames:
             forecast.touch_frame(number)
-        for number in transaction.touched_packs.keys():
+        for number in transaction.touched_packs:
             forecast.touch_pack(number)
         freed = forecast.freed()
         leftovers = list(transaction.dead_packs.items())
@@ -226,7 +226,7 @@ class _Collection:
 
     def _drain(self) -> None:
         with self._store.index.read() as transaction:
-            dropped = list(transaction.dropped.keys())
+            dropped = list(transaction.dropped)
         # Leases are looked at after the layers went out of sight (`layerstore.storage.leases` says why).
         live = LiveLeases.look(self._store.layout.leases)
         for number in dropped:

@@ -32,8 +32,8 @@ def _drain_some(transaction: Transaction, number: int) -> tuple[int, bool]:
         keys.append(key)
     for key in keys:
         transaction.recipes.delete(key)
-    following = next(transaction.recipes.keys((number, 0)), None)
-    done = following is None or following[0] != number
+    following = next(transaction.recipes.items((number, 0)), None)
+    done = following is None or following[0][0] != number
     if done:
         transaction.dropped.delete(number)
     return count, done

@@ -93,16 +93,16 @@ class Forecast:
         """Take the pack's dead bytes as they are."""
         self._add_dead(number, 0)
 
+    def dead_bytes_added(self) -> int:
+        """How many stored bytes are dead that were live before."""
+        return sum(self._dead_by_pack().values())
+
     def freed(self) -> Freed:
         """What collection would free now."""
-        chunks = frames = packs = bytes_freed = rewritten = estimate = 0
-        for number, counts in self._counts.items():
-            record = self.transaction.frames[number]
-            accounted = self.transaction.counts[number].dead_bytes
-            chunks += counts.count(0)
-            frames += not any(counts)
-            self._add_dead(record.place.pack, dead_bytes(record, counts) - accounted)
-        for number, more in self._dead.items():
+        packs = bytes_freed = rewritten = estimate = 0
+        chunks = sum(counts.count(0) for counts in self._counts.values())
+        frames = sum(not any(counts) for counts in self._counts.values())
+        for number, more in self._dead_by_pack().items():
             pack = self.transaction.packs.get(number)
             if pack is None:
                 continue
@@ -114,6 +114,14 @@ class Forecast:
                 rewritten += 1
                 estimate += pack.dead_bytes
         return Freed(chunks, frames, packs, bytes_freed, rewritten, estimate)
+
+    def _dead_by_pack(self) -> dict[int, int]:
+        dead = dict(self._dead)
+        for number, counts in self._counts.items():
+            record = self.transaction.frames[number]
+            more = dead_bytes(record, counts) - self.transaction.counts[number].dead_bytes
+            dead[record.place.pack] = dead.get(record.place.pack, 0) + more
+        return dead
 
     def _all_users_go(self, blob: Digest) -> bool:
         users = self.transaction.blobs[blob].count

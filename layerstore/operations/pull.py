@@ -1,6 +1,7 @@
 """Pull: a layer's bytes from its recipe, every frame verified, in order or from any offset."""
 
 import os
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from layerstore.errors import (
     IndexDamagedError,
     LayerNotFoundError,
 )
-from layerstore.storage.frames import Frame
+from layerstore.operations.damage import note_damage
+from layerstore.storage.frames import Frame, FrameDamagedError
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import Run, Segment, decode_segment
 from layerstore.storage.records import LayerRecord
-from layerstore.tar.splitter import PieceKind
 
 _LOOKAHEAD = 6
 """Frames that are decoded ahead of the one that is needed."""
@@ -87,18 +88,27 @@ class RecipeReader:
                     ahead[frames[started]] = pool.submit(self._store.frames.read, frames[started])
                     started += 1
             future = ahead.pop(run.frame, None)
-            frame = future.result() if future is not None else self._store.frames.read(run.frame)
+            try:
+                frame = future.result() if future is not None else self._store.frames.read(run.frame)
+            except FrameDamagedError as error:
+                # Known damage is what a push of the same content can heal.
+                note_damage(self._store, error.frame)
+                raise
             yield self._run(frame, run)
 
     def run_bytes(self, run: Run) -> memoryview:
         """The bytes of one run."""
         return self._run(self._store.frames.read(run.frame), run)
 
+    def frame_lengths(self, runs: list[Run]) -> "dict[int, array[int]]":
+        """The lengths of all positions of the frames that the runs refer to."""
+        with self._store.index.read() as transaction:
+            return {frame: transaction.frames[frame].lengths for frame in {run.frame for run in runs}}
+
     def run_starts(self, runs: list[Run]) -> list[int]:
         """Where each run begins in the stream that the runs make together, and where the last one ends."""
         starts = [0]
-        with self._store.index.read() as transaction:
-            lengths = {frame: transaction.frames[frame].lengths for frame in {run.frame for run in runs}}
+        lengths = self.frame_lengths(runs)
         for run in runs:
             starts.append(starts[-1] + sum(lengths[run.frame][run.first : run.first + run.chunks]))
         return starts
@@ -117,15 +127,14 @@ class RecipeReader:
         for index, length in enumerate(segment.pieces):
             yield from streams[index % 2].take(length)
 
-    def skeleton(self) -> Iterator[tuple[PieceKind, bytes | int]]:
-        """The layer without its payload: skeleton bytes, and the lengths of the payload between them."""
-        for _, segment in self.segments():
-            stream = _Stream(self.slices(segment.skeleton, None))
-            for index, length in enumerate(segment.pieces):
-                if index % 2:
-                    yield PieceKind.PAYLOAD, length
-                elif length:
-                    yield PieceKind.SKELETON, b"".join(stream.take(length))
+    def skeleton_of(self, segment: Segment) -> Iterator[bytes | int]:
+        """A segment without its payload: skeleton as bytes, and the lengths of the payload between it."""
+        stream = _Stream(self.slices(segment.skeleton, None))
+        for index, length in enumerate(segment.pieces):
+            if index % 2:
+                yield length
+            elif length:
+                yield b"".join(stream.take(length))
 
 
 class _Stream:

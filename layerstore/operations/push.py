@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from layerstore.decoding import Encoding, UndecodableError, decode, detect
+from layerstore.decoding import Encoding, decode, detect
 from layerstore.digest import Digest, hasher
-from layerstore.errors import DigestMismatchError, LayerstoreError
+from layerstore.errors import DigestMismatchError, LayerstoreError, UndecodableError
 from layerstore.operations.batch import Batch, Batcher
 from layerstore.operations.drain import drain
 from layerstore.operations.source import Source, spooled

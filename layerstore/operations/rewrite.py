@@ -10,6 +10,7 @@ from layerstore.digest import Digest
 from layerstore.errors import ContentDamagedError
 from layerstore.operations.counting import mark_dead
 from layerstore.operations.forecast import dead_bytes, is_thin, updated_counts
+from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.storage.frames import (
     EncodedFrame,
     FrameMeta,
@@ -66,7 +67,7 @@ class PackCollector:
         layout = self._store.layout
         with self._store.index.read() as transaction:
             dead = dict(transaction.dead_packs.items())
-            known = set(transaction.packs.keys()) | dead.keys()
+            known = set(transaction.packs) | dead.keys()
         for number, size in dead.items():
             self._unlink(number)
             self.packs += 1
@@ -132,7 +133,7 @@ class PackCollector:
     def remove_packs(self, tell: Callable[[], None]) -> None:
         """Unlink packs that are dead and rewrite thin ones, among those whose dead bytes grew."""
         with self._store.index.read() as transaction:
-            touched = list(transaction.touched_packs.keys())
+            touched = list(transaction.touched_packs)
         if LiveLeases.look(self._store.layout.leases).everything:
             self.postponed += len(touched)  # a backup copies packs just now
             return
@@ -210,7 +211,7 @@ class PackCollector:
                     moved = self._copy_frame(head, lock, writer)
                     frames += [moved] if moved else []
                 else:
-                    place = self._copy_record(head, writer)
+                    place = copy_record(self._store, head, writer)
                     records += [_MovedRecord(head, place)] if place else []
             if not frames and not records:
                 continue
@@ -255,28 +256,11 @@ class PackCollector:
         positions = Positions(array("I", record.lengths), bytes(states))
         return encode_frame(present, meta.ids, self._store.config.compression_level, positions), holes
 
-    def _copy_record(self, head: PackRecordHead, writer: PackWriter) -> Place | None:
-        """Copy a record that is no frame, from the index's own bytes."""
-        with self._store.index.read() as transaction:
-            if head.kind is RecordKind.SEGMENT:
-                segment = transaction.recipes.get((head.number, int.from_bytes(head.meta, "big")))
-                body = segment.data if segment is not None and segment.place == head.place else None
-            elif head.kind is RecordKind.LAYER:
-                layer = transaction.layers.get(Digest.unpack(head.meta))
-                is_here = layer is not None and layer.place == head.place
-                body = replace(layer, place=Place(0, 0, 0)).encode() if layer is not None and is_here else None
-            else:
-                blob = transaction.blobs.get(Digest.unpack(head.meta))
-                body = blob.data if blob is not None and blob.place == head.place else None
-        if body is None:
-            return None
-        return writer.append(head.kind, head.codec, head.number, head.meta, body)
-
 
 def _next_touched(transaction: Transaction) -> dict[int, FrameRecord]:
     batch: dict[int, FrameRecord] = {}
     positions = 0
-    for number in transaction.touched_frames.keys():
+    for number in transaction.touched_frames:
         record = transaction.frames[number]
         batch[number] = record
         positions += len(record.lengths)
@@ -334,7 +318,7 @@ def _switch(
     for frame in frames:
         _switch_frame(transaction, frame)
     for record in records:
-        _switch_record(transaction, record)
+        switch_record(transaction, record.head, record.place)
     writer.commit(transaction)
 
 
@@ -355,25 +339,3 @@ def _switch_frame(transaction: Transaction, moved: _MovedFrame) -> None:
     any_lost = len(transaction.lost) > 0
     for position, identity in moved.holes:
         _forget_chunk(transaction, identity, (moved.number, position), any_lost)
-
-
-def _switch_record(transaction: Transaction, moved: _MovedRecord) -> None:
-    head, place = moved.head, moved.place
-    switched = False
-    if head.kind is RecordKind.SEGMENT:
-        key = (head.number, int.from_bytes(head.meta, "big"))
-        segment = transaction.recipes.get(key)
-        if switched := segment is not None and segment.place == head.place:
-            transaction.recipes.put(key, replace(segment, place=place))
-    elif head.kind is RecordKind.LAYER:
-        diff_id = Digest.unpack(head.meta)
-        layer = transaction.layers.get(diff_id)
-        if switched := layer is not None and layer.place == head.place:
-            transaction.layers.put(diff_id, replace(layer, place=place))
-    else:
-        digest = Digest.unpack(head.meta)
-        blob = transaction.blobs.get(digest)
-        if switched := blob is not None and blob.place == head.place:
-            transaction.blobs.put(digest, replace(blob, place=place))
-    dead = head.place if switched else place
-    mark_dead(transaction, dead.pack, dead.size)

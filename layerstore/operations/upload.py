@@ -156,7 +156,7 @@ class Upload:
         return _Prepared(looked_up_at, known, new, frames, places, segment, record, publish_as, layer)
 
     def _apply(self, transaction: Transaction, batch: Batch, prepared: "_Prepared") -> None:
-        """Commit what was prepared. Raises `_StaleError` if it no longer fits, `_AlreadyPresentError` if it need not."""
+        """Commit what was prepared. Raises `_StaleError` if it does not fit any more."""
         if prepared.publish_as is not None and prepared.publish_as in transaction.layers:
             raise _AlreadyPresentError
         _recheck(transaction, prepared)

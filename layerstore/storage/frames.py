@@ -229,6 +229,7 @@ class FrameDamagedError(ContentDamagedError):
         )
         self.frame = frame
         self.place = place
+        self.reason = reason
 
 
 def read_frame_meta(packs: PackReader, number: int, record: FrameRecord) -> FrameMeta:

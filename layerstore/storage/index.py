@@ -106,9 +106,9 @@ class Table(Generic[K, V]):
                 return
             yield self._spec.key.decode(key), self._decode(key, value)
 
-    def keys(self, start: K | None = None) -> Iterator[K]:
-        """Like `items`, keys only."""
-        for key, _ in self.items(start):
+    def __iter__(self) -> Iterator[K]:
+        """All keys in order."""
+        for key, _ in self.items():
             yield key
 
     def last_at_or_before(self, key: K) -> tuple[K, V] | None:

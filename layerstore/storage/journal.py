@@ -1,4 +1,4 @@
-"""The journal: names and decisions that the packs do not hold, so that the index can be made anew (FORMAT.md, "Journal").
+"""The journal: names and decisions that packs do not hold, so that the index can be made anew (FORMAT.md, "Journal").
 
 Events are appended inside the write transaction that they belong to, at the offset that the index remembers, so the
 journal has the index's order and its aborted attempts are overwritten. `sync` makes them durable after the commit and
@@ -186,7 +186,7 @@ def drop_layer_event(number: int) -> Event:
 
 
 def _state_events(transaction: Transaction) -> Iterator[Event]:
-    for _, number in transaction.graves.keys():
+    for _, number in transaction.graves:
         yield drop_layer_event(number)
     for digest, image in transaction.images.items():
         yield image_event(digest, image)

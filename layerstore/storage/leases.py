@@ -67,10 +67,10 @@ class LiveLeases:
         """Read the folder."""
         found = cls()
         with translate_os_errors(f"cannot read {folder}"):
-            names = os.listdir(folder)
-        for name in names:
-            kind, _, rest = name.partition("-")
-            if not _is_live(folder / name):
+            paths = list(folder.iterdir())
+        for path in paths:
+            kind, _, rest = path.name.partition("-")
+            if not _is_live(path):
                 continue
             if kind == _SESSION:
                 found.sessions.add(bytes.fromhex(rest))

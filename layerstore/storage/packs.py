@@ -156,7 +156,7 @@ class PackWriter:
     def _adopt(self) -> tuple[int, FileLock, int] | None:
         """An open pack that nobody else writes."""
         with self._index.read() as transaction:
-            candidates = list(transaction.open_packs.keys())
+            candidates = list(transaction.open_packs)
         for number in candidates:
             lock = FileLock.acquire(self._layout.pack(number), blocking=False, create=False)
             if lock is None:
@@ -226,6 +226,12 @@ class PackReader:
         if meta_size < 0:
             raise ContentDamagedError(f"the record at {place.offset} of pack {place.pack} has another size")
         return _with_meta(head, self.read(place.pack, place.offset + RECORD_HEAD.size, meta_size))
+
+    def check_record(self, place: Place) -> None:
+        """Read a whole record and compare its checksums. Raises `ContentDamagedError`."""
+        head = self.read_head(place)
+        if zlib.crc32(self.read(place.pack, head.body_offset, head.body_size)) != head.body_crc:
+            raise ContentDamagedError(f"the record at {place.offset} of pack {place.pack} has a damaged body")
 
     def close(self) -> None:
         """Close all files."""

@@ -25,8 +25,8 @@ def python(code: str, **files: Path) -> Command:
 
 def test_the_older_half_of_the_images_is_dropped_and_shared_layers_stay(corpus: Corpus, tmp_path: Path) -> None:
     task = task_of(corpus, tmp_path / "restored")
-    assert task.deleted == ["one"]
-    assert task.images == {"one": [0, 1], "two": [0, 2]}
+    assert task.deleted == ["benchmark:0"]
+    assert task.images == {"benchmark:0": [0, 1], "benchmark:1": [0, 2]}
     assert task.dropped_layers == [1]
     assert task.kept_layers == [0, 2]
 

@@ -1,0 +1,131 @@
+"""What is printed: JSON documents, tables, sizes and times, and names that cannot harm a terminal."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import Enum, IntEnum
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_COLUMN_GAP = "   "
+
+
+def safe(text: str) -> str:
+    """``text`` with everything escaped that could move the cursor, change colours or reorder a line.
+
+    Names come out of archives that others made.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8, as Python keeps it in file names
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def path_text(path: bytes) -> str:
+    """A path out of a layer as text; bytes that are not UTF-8 become ``\\xff``."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def size_text(size: float) -> str:
+    """A size for humans, for example ``12.3 MiB``."""
+    if abs(size) < 1024:
+        return f"{size:.0f} B"
+    value = float(size)
+    unit = 0
+    # 1023.96 KiB would be printed as 1024.0 KiB.
+    while round(abs(value), 1) >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:.1f} {_UNITS[unit]}"
+
+
+def moment_text(moment: datetime) -> str:
+    """A time for humans, in their time zone, to the second."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def count_text(count: int, noun: str) -> str:
+    """For example ``1 layer`` or ``2,000 layers``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
+    """Columns as wide as their contents, never wrapped or cut, so that other tools can read them."""
+    lines = [tuple(header), *([safe(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    right = frozenset(right)
+    return "\n".join(
+        _COLUMN_GAP.join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` made of what JSON has. Dataclasses become objects, with their public properties among the fields."""
+    if value is None or isinstance(value, (bool, str)):
+        return str(value) if isinstance(value, str) else value  # a Digest becomes a plain text
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # JSON has no infinity
+    if isinstance(value, bytes):
+        return path_text(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, PurePath):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return {path_text(key) if isinstance(key, bytes) else str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return [jsonable(item) for item in sorted(value)]
+    if isinstance(value, Iterable):
+        return [jsonable(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value)]
+    names += [name for name, member in vars(type(value)).items() if isinstance(member, property)]
+    return {name: jsonable(getattr(value, name)) for name in names if not name.startswith("_")}
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """A JSON document. It is as readable as the output's encoding allows, and as safe for a terminal as `safe`."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    text = json.dumps(jsonable(value), indent=indent, ensure_ascii=encoding != "utf8", allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in _with_delete_escaped(text))
+
+
+def _with_delete_escaped(text: str) -> Iterable[str]:
+    # The one control character that `json` never escapes.
+    return text.replace("\x7f", "\\u007f")
+
+
+def print_json(value: Any, *, indent: int | None = 2, err: bool = False) -> None:
+    """Print a JSON document."""
+    click.echo(json_text(value, indent=indent), err=err)

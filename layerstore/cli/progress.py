@@ -1,0 +1,77 @@
+"""Progress bars on stderr, for a terminal only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from layerstore.cli.output import safe, size_text
+from layerstore.cli.settings import Settings
+from layerstore.progress import OnProgress, Progress
+
+_SUBJECT_LENGTH_MAX = 40
+
+
+class _DoneColumn(ProgressColumn):
+    """``12.3 MiB / 40.0 MiB``, or counts of whatever else is done."""
+
+    def render(self, task: Task) -> Text:
+        done = _amount(task.completed, task.fields["unit"])
+        if task.total is None:
+            return Text(done)
+        return Text(f"{done} / {_amount(task.total, task.fields['unit'])}")
+
+
+class _SpeedColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None or task.fields["unit"] != "bytes":
+            return Text("")
+        return Text(f"{size_text(speed)}/s")
+
+
+@contextmanager
+def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None]:
+    """What to give to an operation as ``on_progress``: a bar that is gone again when the block ends, or None."""
+    if not settings.shows_progress:
+        yield None
+        return
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:
+        yield None
+        return
+    bars = Bars(
+        SpinnerColumn(),
+        # Without markup: a file may be called "[red]".
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        _DoneColumn(),
+        _SpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        transient=True,
+        # Results go to stdout as they are, whatever happens on the terminal.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bars:
+        task = bars.add_task(_shortened(safe(subject)), total=None, unit="bytes", note="")
+
+        def show(progress: Progress) -> None:
+            bars.update(
+                task, completed=progress.done, total=progress.total, unit=progress.unit, note=safe(progress.note)
+            )
+
+        yield show
+
+
+def _amount(number: float, unit: str) -> str:
+    return size_text(number) if unit == "bytes" else f"{number:,.0f} {unit}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SUBJECT_LENGTH_MAX else f"...{text[3 - _SUBJECT_LENGTH_MAX :]}"

@@ -1,0 +1,256 @@
+"""Layers and images of an open store, and the mappings that find them. Objects hold their store."""
+
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from layerstore.digest import Digest
+from layerstore.errors import ImageNotFoundError, TagNotFoundError
+from layerstore.oci.config import ImageConfig, chain_ids, parse_config
+from layerstore.oci.documents import Manifest, parse_manifest
+from layerstore.operations import images as image_operations
+from layerstore.operations.keeping import images_of
+from layerstore.operations.layer_reader import LayerReader
+from layerstore.operations.leases import end_lease, renew_lease
+from layerstore.operations.listing import layer_entries
+from layerstore.operations.pull import find_layer, layer_blocks
+from layerstore.operations.pull_target import pull_to
+from layerstore.progress import OnProgress
+from layerstore.storage.opened import OpenedStore
+from layerstore.tar.entries import TarEntry
+
+
+class Layer:
+    """A layer in a store: an uncompressed tar (or any bytes), named by its DiffID."""
+
+    __slots__ = ("_store", "diff_id")
+
+    def __init__(self, store: OpenedStore, diff_id: Digest) -> None:
+        self._store = store
+        self.diff_id = diff_id
+
+    @property
+    def size(self) -> int:
+        """Bytes of the layer, uncompressed."""
+        return find_layer(self._store, self.diff_id).size
+
+    @property
+    def created(self) -> datetime:
+        """When the layer came into the store."""
+        return _moment(find_layer(self._store, self.diff_id).created)
+
+    @property
+    def images(self) -> list["Image"]:
+        """The images that it is part of, without those in the trash."""
+        number = find_layer(self._store, self.diff_id).number
+        with self._store.index.read() as transaction:
+            digests = [digest for digest in images_of(transaction, number) if digest in transaction.images]
+        return [Image(self._store, digest) for digest in digests]
+
+    def open(self) -> LayerReader:
+        """A seekable binary file of the layer's bytes. Close it: it keeps the layer from collection."""
+        return LayerReader(self._store, self.diff_id)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The layer's bytes in order, in blocks of about 1 MiB, verified."""
+        return layer_blocks(self._store, self.diff_id)
+
+    def pull(self, target: "str | os.PathLike[str] | BinaryIO", on_progress: OnProgress | None = None) -> int:
+        """Write the layer to a file; its size. A path gets the whole layer or stays as it was."""
+        return pull_to(self._store, self.diff_id, target, on_progress)
+
+    def entries(self) -> Iterator[TarEntry]:
+        """The entries of the tar, read from its skeleton alone."""
+        return layer_entries(self._store, self.diff_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layer) and other.diff_id == self.diff_id and other._store is self._store
+
+    def __hash__(self) -> int:
+        return hash(self.diff_id)
+
+    def __repr__(self) -> str:
+        return f"<Layer {self.diff_id}>"
+
+
+class Image:
+    """An image in a store: a manifest and a config, kept byte for byte, and its layers in order."""
+
+    __slots__ = ("_store", "digest")
+
+    def __init__(self, store: OpenedStore, digest: Digest) -> None:
+        self._store = store
+        self.digest = digest
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        """The exact bytes of the manifest; `digest` is their digest."""
+        return self.documents.manifest
+
+    @property
+    def config_bytes(self) -> bytes:
+        """The exact bytes of the config."""
+        return self.documents.config
+
+    @property
+    def manifest(self) -> Manifest:
+        """The parsed manifest."""
+        return parse_manifest(self.manifest_bytes)
+
+    @property
+    def config(self) -> ImageConfig:
+        """The parsed config."""
+        return parse_config(self.config_bytes)
+
+    @property
+    def config_digest(self) -> Digest:
+        """The digest of the config: what Docker calls the image ID."""
+        return Digest.of(self.config_bytes)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, the lowest first."""
+        return [Layer(self._store, diff_id) for diff_id in self.config.diff_ids]
+
+    @property
+    def chain_ids(self) -> list[Digest]:
+        """The ChainID of each layer on those below it (OCI image specification, config.md, "Layer ChainID")."""
+        return chain_ids(self.config.diff_ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers, uncompressed."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def created(self) -> datetime:
+        """When the image came into the store."""
+        with self._store.index.read() as transaction:
+            record = transaction.images.get(self.digest)
+        if record is None:
+            raise ImageNotFoundError(f"the store has no image {self.digest}")
+        return _moment(record.created)
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that name it, sorted."""
+        with self._store.index.read() as transaction:
+            return image_operations.tags_of(transaction, self.digest)
+
+    @property
+    def documents(self) -> image_operations.ImageDocuments:
+        """Both documents as exact bytes."""
+        with self._store.index.read() as transaction:
+            return image_operations.documents_of(transaction, self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and other.digest == self.digest and other._store is self._store
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Image {self.digest}>"
+
+
+class Layers(Mapping[str, Layer]):
+    """All layers of a store by DiffID."""
+
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+
+    def __getitem__(self, diff_id: str) -> Layer:
+        digest = Digest(diff_id)
+        find_layer(self._store, digest)
+        return Layer(self._store, digest)
+
+    def __iter__(self) -> Iterator[Digest]:
+        with self._store.index.read() as transaction:
+            return iter(list(transaction.layers))
+
+    def __len__(self) -> int:
+        with self._store.index.read() as transaction:
+            return len(transaction.layers)
+
+
+class Images(Mapping[str, Image]):
+    """All images of a store. A key is a tag, a digest, or a unique beginning of a digest's hex (12 digits or more)."""
+
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+
+    def __getitem__(self, reference: str) -> Image:
+        with self._store.index.read() as transaction:
+            return Image(self._store, image_operations.resolve(transaction, reference))
+
+    def __iter__(self) -> Iterator[Digest]:
+        """The digests, the oldest image first."""
+        with self._store.index.read() as transaction:
+            items = sorted((record.number, digest) for digest, record in transaction.images.items())
+        return iter([digest for _, digest in items])
+
+    def __len__(self) -> int:
+        with self._store.index.read() as transaction:
+            return len(transaction.images)
+
+
+class Tags(MutableMapping[str, Digest]):
+    """Tags and the digests of their images. Setting and deleting is durable when it returns."""
+
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+
+    def __getitem__(self, tag: str) -> Digest:
+        name = image_operations.canonical_tag(tag)
+        with self._store.index.read() as transaction:
+            digest = transaction.tags.get(name)
+        if digest is None:
+            raise TagNotFoundError(f"the store has no tag {name}")
+        return digest
+
+    def __setitem__(self, tag: str, digest: str) -> None:
+        image_operations.set_tag(self._store, tag, Digest(digest))
+
+    def __delitem__(self, tag: str) -> None:
+        image_operations.remove_tag(self._store, tag)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._store.index.read() as transaction:
+            return iter(list(transaction.tags))
+
+    def __len__(self) -> int:
+        with self._store.index.read() as transaction:
+            return len(transaction.tags)
+
+
+class Lease:
+    """A dated lease: what is pushed under it is kept until it ends, even if this process dies before.
+
+    As a context manager it ends with the block. Layers that became part of an image by then stay with the image.
+    """
+
+    def __init__(self, store: OpenedStore, name: bytes) -> None:
+        self._store = store
+        self.name = name
+
+    def renew(self, ttl: float) -> None:
+        """Let it end ``ttl`` seconds from now. Raises `LeaseEndedError` if it has ended."""
+        renew_lease(self._store, self.name, ttl)
+
+    def end(self) -> None:
+        """End it now."""
+        end_lease(self._store, self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)

@@ -1,0 +1,72 @@
+"""Where a pull puts its bytes: a file object, or a path that gets all of them or none."""
+
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from layerstore.digest import Digest
+from layerstore.operations.pull import find_layer, layer_blocks
+from layerstore.progress import OnProgress, Progress
+from layerstore.storage.layout import translate_os_errors
+from layerstore.storage.opened import OpenedStore
+
+_PROGRESS_SECONDS = 0.1
+
+
+def pull_to(
+    store: OpenedStore,
+    diff_id: Digest,
+    target: "str | os.PathLike[str] | BinaryIO",
+    on_progress: OnProgress | None = None,
+) -> int:
+    """Write a layer to ``target``; its size.
+
+    A path is replaced in one step once all bytes are verified and written; until then it stays as it was. A file
+    object may have been given a part when an error is raised.
+    """
+    if isinstance(target, (str, os.PathLike)):
+        return _pull_to_path(store, diff_id, Path(target), on_progress)
+    return _write(store, diff_id, target, on_progress)
+
+
+def _pull_to_path(store: OpenedStore, diff_id: Digest, path: Path, on_progress: OnProgress | None) -> int:
+    find_layer(store, diff_id)
+    with translate_os_errors(f"cannot write {path}"):
+        if path.exists() and not path.is_file():
+            # A device or pipe can't be replaced; it is written to.
+            with path.open("wb") as file:
+                return _write(store, diff_id, file, on_progress)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                size = _write(store, diff_id, file, on_progress)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+            raise
+    return size
+
+
+def _write(store: OpenedStore, diff_id: Digest, file: BinaryIO, on_progress: OnProgress | None) -> int:
+    total = find_layer(store, diff_id).size
+    done = 0
+    told = 0.0
+    for block in layer_blocks(store, diff_id):
+        view = memoryview(block)
+        while view:
+            # Raw files may write less than they are given; None means a non-blocking file that is full.
+            view = view[file.write(view) or 0 :]
+        done += len(block)
+        if on_progress is not None and time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            on_progress(Progress("pull", diff_id, done, total))
+    if on_progress is not None:
+        on_progress(Progress("pull", diff_id, done, total))
+    return done

@@ -1,0 +1,120 @@
+"""Repair: heal what `verify` reports as damaged content, with chunks from another store, and nothing else."""
+
+from dataclasses import dataclass
+
+from layerstore.errors import ContentDamagedError, DamagedError
+from layerstore.operations.damage import check_frame, mark_lost
+from layerstore.operations.heal import heal_chunks
+from layerstore.operations.relocate import copy_record, switch_record
+from layerstore.progress import OnProgress, Progress
+from layerstore.storage.frames import chunk_id
+from layerstore.storage.index import Transaction
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.packs import PackRecordHead, RecordKind
+from layerstore.storage.records import Place
+
+_HEAL_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair came to."""
+
+    healed: int
+    """Chunks that are good again."""
+    lost: int
+    """Chunks that are still lost; pushing a layer that holds them heals them."""
+    records_rewritten: int
+    """Records of recipes, layers, manifests and configs whose copy in the packs was damaged, written anew."""
+
+
+def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgress | None = None) -> RepairReport:
+    """Mark every damaged chunk as lost, then heal what ``source`` has. Counts and names are never touched."""
+    with store.index.read() as transaction:
+        numbers = list(transaction.frames)
+    for done, number in enumerate(numbers):
+        check = check_frame(store, number)
+        if check is not None:
+            mark_lost(store, check)
+        if on_progress is not None and done % 64 == 0:
+            on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
+    healed = _heal_from(store, source) if source is not None else 0
+    rewritten = _rewrite_records(store)
+    with store.index.read() as transaction:
+        lost = len(transaction.lost)
+    if on_progress is not None:
+        on_progress(Progress("repair", str(store.layout.root), len(numbers), len(numbers), "frames"))
+    return RepairReport(healed, lost, rewritten)
+
+
+def _heal_from(store: OpenedStore, source: OpenedStore) -> int:
+    with store.index.read() as transaction:
+        lost = sorted((where, identity) for identity, where in transaction.lost.items())
+    healed = 0
+    chunks: dict[bytes, bytes] = {}
+    size = 0
+    with store.pack_writer() as writer:
+        for _, identity in lost:
+            data = _fetch(source, identity)
+            if data is not None:
+                chunks[identity] = data
+                size += len(data)
+            if size >= _HEAL_BYTES:
+                healed += heal_chunks(store, writer, chunks)
+                chunks, size = {}, 0
+        if chunks:
+            healed += heal_chunks(store, writer, chunks)
+    return healed
+
+
+def _fetch(source: OpenedStore, identity: bytes) -> bytes | None:
+    """A chunk's bytes from another store, verified; None if it has none that are good."""
+    with source.index.read() as transaction:
+        where = transaction.chunks.get(identity)
+    if where is None:
+        return None
+    try:
+        data = bytes(source.frames.read(where[0]).run(where[1], 1))
+    except DamagedError:
+        return None
+    return data if chunk_id(data) == identity else None
+
+
+def _rewrite_records(store: OpenedStore) -> int:
+    """Write records that are no frames anew where their copy in the packs is damaged; the index has their bytes."""
+    with store.index.read() as transaction:
+        heads = [
+            PackRecordHead(RecordKind.SEGMENT, 0, number, offset.to_bytes(8, "big"), record.place, 0, 0)
+            for (number, offset), record in transaction.recipes.items()
+        ]
+        heads += [
+            PackRecordHead(RecordKind.LAYER, 0, record.number, diff_id.pack(), record.place, 0, 0)
+            for diff_id, record in transaction.layers.items()
+        ]
+        heads += [
+            PackRecordHead(RecordKind.BLOB, 0, 0, digest.pack(), record.place, 0, 0)
+            for digest, record in transaction.blobs.items()
+        ]
+    damaged = [head for head in heads if _is_damaged(store, head.place)]
+    with store.pack_writer() as writer:
+        for head in damaged:
+            place = copy_record(store, head, writer)
+            if place is None:
+                continue
+            writer.sync()
+
+            def change(transaction: Transaction, head: PackRecordHead = head, place: Place = place) -> None:
+                switch_record(transaction, head, place)
+                writer.commit(transaction)
+
+            store.index.write(change)
+            writer.committed_now()
+    return len(damaged)
+
+
+def _is_damaged(store: OpenedStore, place: Place) -> bool:
+    try:
+        store.packs.check_record(place)
+    except ContentDamagedError:
+        return True
+    return False

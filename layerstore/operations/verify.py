@@ -1,0 +1,301 @@
+"""Verification: recount from zero, compare, read everything, report. Nothing is changed."""
+
+import subprocess
+import sys
+import time
+from array import array
+from dataclasses import dataclass, field
+
+from layerstore.digest import Digest
+from layerstore.errors import ContentDamagedError, IndexDamagedError
+from layerstore.operations.damage import check_frame
+from layerstore.operations.images import image_config, tags_of
+from layerstore.operations.keeping import images_of
+from layerstore.progress import OnProgress, Progress
+from layerstore.storage.index import Transaction
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.packs import PACK_HEADER
+from layerstore.storage.recipe import Segment, decode_segment
+from layerstore.storage.records import FrameState, Place
+
+_PROGRESS_SECONDS = 0.1
+_WALK_MODULE = "layerstore.operations.walk_index"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it should be."""
+
+    kind: str
+    """``content`` (damaged or missing bytes), ``index`` (a damaged record), ``count`` or ``reference`` (contradictions)."""
+    text: str
+    frame: int | None = None
+    layers: tuple[Digest, ...] = ()
+    """Layers that cannot be pulled because of it."""
+    images: tuple[str, ...] = ()
+    """Their images, by tag where they have one."""
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was checked, and what was found."""
+
+    is_full: bool
+    problems: tuple[Problem, ...] = ()
+    frames_read: int = 0
+    bytes_read: int = 0
+    chunks: int = 0
+    layers_checked: int = 0
+    images_checked: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def verify(store: OpenedStore, *, full: bool, on_progress: OnProgress | None = None) -> VerifyReport:
+    """Check the index against itself and the packs; with ``full``, every byte of every pack that is needed."""
+    report = VerifyReport(full)
+    walked = _walk_in_child(store)
+    if walked:
+        # An index that may crash LMDB is not touched in this process any further.
+        report.problems = tuple(walked)
+        return report
+    checker = _Checker(store, report)
+    try:
+        with store.index.read() as transaction:
+            checker.check_index(transaction)
+        if full:
+            checker.read_everything(on_progress)
+        with store.index.read() as transaction:
+            report.problems = tuple(_concerning(transaction, problem) for problem in checker.problems)
+    except IndexDamagedError as error:
+        report.problems = (*checker.problems, Problem("index", str(error)))
+    return report
+
+
+def _walk_in_child(store: OpenedStore) -> list[Problem]:
+    """Read every record of the index in a process of its own: damaged pages can crash whoever maps them."""
+    command = [sys.executable, "-m", _WALK_MODULE, str(store.layout.index)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return []
+    if done.returncode < 0:
+        return [
+            Problem("index", f"reading the index crashes (signal {-done.returncode}); run `layerstore rebuild-index`")
+        ]
+    lines = done.stdout.splitlines() or [done.stderr.strip().rpartition("\n")[2] or "the index cannot be read"]
+    return [Problem("index", line) for line in lines]
+
+
+def _concerning(transaction: Transaction, problem: Problem) -> Problem:
+    """The problem with the layers and images that it concerns."""
+    if problem.frame is None:
+        return problem
+    numbers = {
+        key[0]
+        for key, record in transaction.recipes.items()
+        if any(run.frame == problem.frame for run in decode_segment(record.data).runs)
+    }
+    layers = [(diff_id, record) for diff_id, record in transaction.layers.items() if record.number in numbers]
+    images: dict[str, None] = {}
+    for _, record in layers:
+        for digest in images_of(transaction, record.number):
+            images |= dict.fromkeys(tags_of(transaction, digest) or [str(digest)])
+    return Problem(problem.kind, problem.text, problem.frame, tuple(d for d, _ in layers), tuple(images))
+
+
+@dataclass(slots=True)
+class _Checker:
+    store: OpenedStore
+    report: VerifyReport
+    problems: list[Problem] = field(default_factory=list)
+    _counts: "dict[int, array[int]]" = field(default_factory=dict)
+    _live: dict[int, int] = field(default_factory=dict)
+    _frames: dict[int, int] = field(default_factory=dict)
+    _records: list[tuple[str, Place]] = field(default_factory=list)
+
+    def check_index(self, transaction: Transaction) -> None:
+        """Everything that can be known without reading packs."""
+        self._frames = {n: len(record.lengths) for n, record in transaction.frames.items()}
+        self._check_layers(transaction)
+        self._check_frames(transaction)
+        self._check_chunks(transaction)
+        self._check_images(transaction)
+        self._check_packs(transaction)
+
+    def _add(self, kind: str, text: str, frame: int | None = None) -> None:
+        self.problems.append(Problem(kind, text, frame))
+
+    def _check_layers(self, transaction: Transaction) -> None:
+        known: dict[int, int | None] = dict.fromkeys(transaction.uploads)
+        known |= dict.fromkeys(transaction.dropped)
+        for diff_id, record in transaction.layers.items():
+            known[record.number] = record.size
+            self._use(f"layer {diff_id}", record.place)
+        self.report.layers_checked = len(transaction.layers)
+        ends: dict[int, int] = {}
+        for (number, offset), part in transaction.recipes.items():
+            if number not in known:
+                self._add("reference", f"recipe {number} belongs to no layer and no upload")
+            if offset != ends.get(number, 0) and number not in transaction.dropped:
+                self._add("reference", f"recipe {number} has a gap before {offset}")
+            segment = decode_segment(part.data)
+            ends[number] = offset + segment.size
+            self._use(f"segment {offset} of recipe {number}", part.place)
+            self._count(segment, number)
+        for number, size in known.items():
+            if size is not None and ends.get(number, 0) != size:
+                self._add("reference", f"recipe {number} makes {ends.get(number, 0)} bytes of a layer of {size}")
+
+    def _count(self, segment: Segment, number: int) -> None:
+        for frame, first, chunks in segment.runs:
+            positions = self._frames.get(frame)
+            if positions is None or first + chunks > positions:
+                self._add("reference", f"recipe {number} refers to frame {frame}, which is missing or smaller", frame)
+                continue
+            counts = self._counts.get(frame)
+            if counts is None:
+                counts = self._counts[frame] = array("I", bytes(4 * positions))
+            for position in range(first, first + chunks):
+                counts[position] += 1
+
+    def _check_frames(self, transaction: Transaction) -> None:
+        for number, record in transaction.frames.items():
+            expected = self._counts.get(number, array("I", bytes(4 * len(record.lengths))))
+            counts = transaction.counts.get(number)
+            if counts is None:
+                self._add("index", f"frame {number} has no counts", number)
+                continue
+            if counts.counts != expected:
+                self._add("count", f"the counts of frame {number} are not those of the recipes", number)
+            if not any(expected) and number not in transaction.touched_frames:
+                self._add("count", f"nothing refers to frame {number}, and collection does not know it")
+            for position, state in enumerate(record.states):
+                if expected[position] and state == FrameState.HOLE:
+                    self._add("reference", f"position {position} of frame {number} is needed and gone", number)
+                elif expected[position] and state == FrameState.LOST:
+                    self._add("content", f"position {position} of frame {number} is lost", number)
+            self._use(f"frame {number}", record.place, dead=counts.dead_bytes, check=False)
+        for number in transaction.counts:
+            if number not in self._frames:
+                self._add("count", f"there are counts of frame {number}, which does not exist")
+
+    def _check_chunks(self, transaction: Transaction) -> None:
+        rows: dict[int, bytearray] = {}
+        for identity, (frame, position) in transaction.chunks.items():
+            self.report.chunks += 1
+            positions = self._frames.get(frame)
+            if positions is None or position >= positions:
+                self._add("reference", f"chunk {identity.hex()} is said to be in frame {frame}, where it cannot be")
+                continue
+            rows.setdefault(frame, bytearray(positions))[position] += 1
+        for number, record in transaction.frames.items():
+            seen = rows.get(number, bytearray(len(record.states)))
+            for position, state in enumerate(record.states):
+                if (seen[position] == 1) != (state != FrameState.HOLE):
+                    self._add("index", f"position {position} of frame {number} has {seen[position]} chunk rows", number)
+
+    def _check_images(self, transaction: Transaction) -> None:
+        blobs: dict[Digest, int] = {}
+        rows: set[tuple[int, Digest]] = set()
+        images = dict(transaction.images.items())
+        for digest, record in [*images.items(), *((d, trash.image) for d, trash in transaction.trash.items())]:
+            self.report.images_checked += 1
+            for used in (digest, record.config):
+                blobs[used] = blobs.get(used, 0) + 1
+            for diff_id in image_config(transaction, digest).diff_ids:
+                layer = transaction.layers.get(diff_id)
+                if layer is None:
+                    self._add("reference", f"image {digest} needs layer {diff_id}, which is missing")
+                else:
+                    rows.add((layer.number, digest))
+        if rows != set(transaction.layer_images):
+            self._add("count", "the list of the images of each layer is not that of the images' configs")
+        for digest, blob in transaction.blobs.items():
+            if blob.count != blobs.pop(digest, 0):
+                self._add("count", f"the count of blob {digest} is not that of the images")
+            if Digest.of(blob.data, digest.algorithm) != digest:
+                self._add("content", f"blob {digest} has another digest")
+            self._use(f"blob {digest}", blob.place)
+        for digest in blobs:
+            self._add("reference", f"blob {digest} is missing")
+        self._check_tags(transaction)
+
+    def _check_tags(self, transaction: Transaction) -> None:
+        tags = {(digest, tag) for tag, digest in transaction.tags.items()}
+        if tags != set(transaction.image_tags):
+            self._add("count", "the tags of each image are not those that name it")
+        for digest, record in transaction.images.items():
+            if record.tag_count != sum(1 for one, _ in tags if one == digest):
+                self._add("count", f"the count of tags of image {digest} is wrong")
+        for digest, tag in tags:
+            if digest not in transaction.images:
+                self._add("reference", f"tag {tag} names image {digest}, which is missing")
+
+    def _check_packs(self, transaction: Transaction) -> None:
+        for number, record in transaction.packs.items():
+            dead = record.size - PACK_HEADER.size - self._live.pop(number, 0)
+            if record.dead_bytes != dead:
+                self._add("count", f"pack {number} has {dead} dead bytes; the index says {record.dead_bytes}")
+            try:
+                size = self.store.layout.pack(number).stat().st_size
+            except FileNotFoundError:
+                if self._is_still_there(number):
+                    self._add("content", f"pack {number} is missing")
+                continue
+            if size < record.size:
+                self._add("content", f"pack {number} has {size} of its {record.size} bytes")
+        for number in self._live:
+            self._add("reference", f"records lie in pack {number}, which the index does not have")
+
+    def _is_still_there(self, number: int) -> bool:
+        # The transaction is from before the look at the file; collection may have removed the pack in between.
+        with self.store.index.read() as now:
+            return number in now.packs
+
+    def _use(self, what: str, place: Place, *, dead: int = 0, check: bool = True) -> None:
+        self._live[place.pack] = self._live.get(place.pack, 0) + place.size - dead
+        if check:
+            self._records.append((what, place))
+
+    def read_everything(self, on_progress: OnProgress | None) -> None:
+        """Read every frame from disk, and the other records that `rebuild-index` would need."""
+        numbers = sorted(self._frames)
+        told = time.monotonic()
+        for done, number in enumerate(numbers):
+            self._read_frame(number)
+            if on_progress is not None and time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                on_progress(Progress("verify", str(self.store.layout.root), done, len(numbers), "frames"))
+        for what, place in self._records:
+            self._read_record(what, place)
+        if on_progress is not None:
+            on_progress(Progress("verify", str(self.store.layout.root), len(numbers), len(numbers), "frames"))
+
+    def _read_frame(self, number: int) -> None:
+        check = check_frame(self.store, number)
+        if check is None:
+            return
+        self.report.frames_read += 1
+        self.report.bytes_read += check.size_read
+        if not check.is_good:
+            self._add(
+                "content",
+                f"frame {number} in pack {check.record.place.pack} at {check.record.place.offset}: "
+                f"{len(check.bad)} chunks damaged ({check.reason or 'they do not match their ChunkIDs'})",
+                number,
+            )
+
+    def _read_record(self, what: str, place: Place) -> None:
+        try:
+            self.store.packs.check_record(place)
+        except ContentDamagedError as error:
+            if self._has_moved(place):
+                return
+            self._add("content", f"{what}: its copy in the packs is damaged ({error}); the index still has it")
+
+    def _has_moved(self, place: Place) -> bool:
+        with self.store.index.read() as transaction:
+            return place.pack not in transaction.packs

@@ -1,0 +1,358 @@
+"""The store: the one object that a program opens. It is a thin facade over `layerstore.operations`."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from layerstore.decoding import Encoding
+from layerstore.digest import Digest
+from layerstore.errors import InvalidOptionError
+from layerstore.objects import Image, Images, Layer, Layers, Lease, Tags
+from layerstore.oci.config import HistoryEntry
+from layerstore.operations import images as image_operations
+from layerstore.operations.backup import BackupReport, backup
+from layerstore.operations.collect import CollectionPlan, CollectionReport, collect, plan_collection
+from layerstore.operations.compose import compose_image
+from layerstore.operations.diff import Change, diff_layers
+from layerstore.operations.layer_reader import LayerReader
+from layerstore.operations.leases import make_lease
+from layerstore.operations.prune import PrunePlan, plan_prune, prune
+from layerstore.operations.push import Decode, Pushed, push
+from layerstore.operations.rebuild import RebuildReport, rebuild_index
+from layerstore.operations.repair import RepairReport, repair
+from layerstore.operations.source import LayerSource, open_source
+from layerstore.operations.stats import ImageUsage, Stats, image_usage, store_stats
+from layerstore.operations.upgrade import UpgradeReport, upgrade
+from layerstore.operations.upload import Holder
+from layerstore.operations.verify import VerifyReport, verify
+from layerstore.operations.why import Why, why
+from layerstore.progress import OnProgress
+from layerstore.storage.layout import StoreConfig, create_layout, new_config, open_layout, write_config
+from layerstore.storage.opened import OpenedStore
+from layerstore.tar.tree import tree_blocks
+
+
+class PushResult:
+    """What `Store.push_layer` and `Store.push_tree` return."""
+
+    def __init__(self, store: OpenedStore, pushed: Pushed) -> None:
+        self.layer = Layer(store, pushed.diff_id)
+        self.size = pushed.size
+        """Bytes of the layer, uncompressed."""
+        self.already_present = pushed.already_present
+        """Whether the store had exactly this layer."""
+        self.encoding: Encoding | None = pushed.encoding
+        """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
+        self.bytes_new = pushed.totals.bytes_new
+        """Uncompressed bytes of chunks that the store did not have."""
+        self.bytes_stored = pushed.totals.bytes_stored
+        """Bytes added to packs, compressed."""
+        self.chunks_new = pushed.totals.chunks_new
+        self.chunks_reused = pushed.totals.chunks_reused
+
+    def __repr__(self) -> str:
+        state = "already present" if self.already_present else f"{self.bytes_new} bytes new"
+        return f"<PushResult {self.layer.diff_id} {state}>"
+
+
+class Store:
+    """A store of layers and images in a folder. Use it as a context manager, or call `close`.
+
+    Threads may share it; other processes may use the same folder at the same time.
+    """
+
+    def __init__(self, opened: OpenedStore) -> None:
+        self._opened = opened
+        self.layers = Layers(opened)
+        """All layers, by DiffID."""
+        self.images = Images(opened)
+        """All images, by tag or digest."""
+        self.tags = Tags(opened)
+        """All tags, as a mutable mapping to image digests."""
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        frame_size: int | None = None,
+        pack_size_max: int | None = None,
+        compression_level: int | None = None,
+        trash_ttl: float | None = None,
+    ) -> Self:
+        """Make a store in a new or empty folder, and open it.
+
+        ``frame_size`` (bytes, 1 MiB by default) is how much is compressed together, ``pack_size_max`` (bytes, 64 MiB)
+        when a pack is full, ``compression_level`` (3) that of zstd, ``trash_ttl`` (seconds, one day) how long a
+        deleted image can be brought back. Raises `StoreExistsError`, `UnsupportedPlaceError`, `InvalidOptionError`.
+        """
+        config = new_config(
+            frame_size=frame_size,
+            pack_size_max=pack_size_max,
+            compression_level=compression_level,
+            trash_ttl_seconds=None if trash_ttl is None else round(trash_ttl),
+        )
+        layout = create_layout(Path(path), config)
+        opened = OpenedStore(layout, config, create=True)
+        write_config(layout, config)
+        return cls(opened)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False) -> Self:
+        """Open a store that is there. Raises `StoreNotFoundError`; it never makes one."""
+        layout, config = open_layout(Path(path))
+        opened = OpenedStore(layout, config, read_only=read_only)
+        if not read_only:
+            opened.journal.check(opened.index)
+        return cls(opened)
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._opened.layout.root
+
+    @property
+    def config(self) -> StoreConfig:
+        """What was fixed when the store was created."""
+        return self._opened.config
+
+    def close(self) -> None:
+        """Close the store. A second call does nothing."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def push_layer(
+        self,
+        source: LayerSource | Iterable[bytes],
+        *,
+        decode: str = "auto",
+        expected: str | None = None,
+        lease: Lease | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> PushResult:
+        """Store a layer from a path, a binary file object (no seek needed), bytes or an iterable of blocks.
+
+        With ``decode="auto"`` gzip and zstd are recognised by content and decoded, so that the layer is the tar; what
+        cannot be decoded, and everything with ``decode="never"``, is kept as the bytes it is. ``expected`` is the
+        digest that the source's bytes must have (`DigestMismatchError`). When this returns, the layer survives a
+        power cut; it is kept until an image takes it over, it is released, or ``lease`` ends.
+        """
+        if decode not in tuple(Decode):
+            raise InvalidOptionError(f"decode is one of {', '.join(Decode)}, not {decode!r}")
+        with open_source(source) as opened:
+            return self._push(opened, Decode(decode), expected, lease, on_progress)
+
+    def push_tree(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        mtime_max: int | None = None,
+        lease: Lease | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> PushResult:
+        """Store a directory as a layer. The same tree gives the same layer.
+
+        ``mtime_max`` (seconds since 1970) limits modification times, as ``SOURCE_DATE_EPOCH`` does elsewhere.
+        """
+        with open_source(tree_blocks(Path(root), mtime_max=mtime_max), str(root)) as opened:
+            return self._push(opened, Decode.NEVER, None, lease, on_progress)
+
+    def pull_layer(
+        self,
+        layer: Layer | str,
+        target: "str | os.PathLike[str] | BinaryIO",
+        on_progress: OnProgress | None = None,
+    ) -> int:
+        """Write a layer to a path (all of it or nothing) or a file object; its size. Every byte is verified."""
+        return self._layer(layer).pull(target, on_progress)
+
+    def open_layer(self, layer: Layer | str) -> LayerReader:
+        """A layer as a seekable binary file."""
+        return self._layer(layer).open()
+
+    def release_layer(self, layer: Layer | str) -> None:
+        """Keep a pushed layer no longer; collection takes it. Raises `LayerInUseError` if an image uses it."""
+        image_operations.release_layer(self._opened, self._layer(layer).diff_id)
+
+    def create_image(
+        self,
+        layers: Sequence[Layer | str],
+        *,
+        base: Image | str | None = None,
+        tag: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        architecture: str | None = None,
+        operating_system: str = "linux",
+        created: datetime | None = None,
+        author: str | None = None,
+        history: Sequence[HistoryEntry] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Image:
+        """Make an image of layers that are in the store, the lowest first, on top of those of ``base``.
+
+        ``config`` has the execution parameters under their OCI names (``Env``, ``Cmd``, …), merged over the base's;
+        None removes one. ``architecture`` is this machine's by default. The same arguments give the same digest:
+        ``created`` is left out unless given. When this returns, the image survives a power cut.
+        """
+        diff_ids = [self._layer(layer).diff_id for layer in layers]
+        with self._opened.index.read() as transaction:
+            sizes = {diff_id: transaction.layers[diff_id].size for diff_id in diff_ids}
+        documents = compose_image(
+            sizes,
+            diff_ids,
+            base=None if base is None else self._image(base).documents,
+            architecture=architecture or _ARCHITECTURES.get(platform.machine(), platform.machine()),
+            operating_system=operating_system,
+            created=created,
+            author=author,
+            config=config,
+            history=history,
+            annotations=annotations,
+        )
+        return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
+
+    def put_image(self, manifest: bytes, config: bytes, *, tag: str | None = None) -> Image:
+        """Store an image from its documents, byte for byte; its layers must be in the store."""
+        documents = image_operations.ImageDocuments(manifest, config)
+        return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
+
+    def delete_image(self, image: Image | str, *, ttl: float | None = None) -> list[str]:
+        """Move an image with all its tags into the trash; the tags.
+
+        It stays there for ``ttl`` seconds, by default the store's ``trash_ttl``; 0 lets the next collection take it.
+        To remove one tag of several, delete it from `tags`.
+        """
+        seconds = self.config.trash_ttl_seconds if ttl is None else ttl
+        return image_operations.delete_image(self._opened, self._image(image).digest, seconds)
+
+    def undelete_image(self, reference: str) -> Image:
+        """Bring an image back from the trash by its digest or a tag it had, with those of its tags that are free."""
+        return Image(self._opened, image_operations.undelete_image(self._opened, reference))
+
+    def lease(self, ttl: float) -> Lease:
+        """A dated lease of ``ttl`` seconds, to be given to `push_layer`; it survives this process."""
+        return Lease(self._opened, make_lease(self._opened, ttl))
+
+    def plan_collection(self, *, empty_trash: bool = False) -> CollectionPlan:
+        """What a collection would free now. ``empty_trash`` takes images out of the trash before their time."""
+        return plan_collection(self._opened, empty_trash=empty_trash)
+
+    def collect_garbage(
+        self, plan: CollectionPlan | None = None, *, on_progress: OnProgress | None = None
+    ) -> CollectionReport:
+        """Carry out a plan, by default the one of this moment. Others may push, pull and delete meanwhile."""
+        return collect(self._opened, plan or self.plan_collection(), on_progress)
+
+    def plan_prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        older_than: timedelta | None = None,
+        max_size: int | None = None,
+    ) -> PrunePlan:
+        """Which images the rules would delete. All rules given must agree, except that ``max_size`` stands alone.
+
+        ``keep_last``: of each repository (a tag's name before the colon), all but so many of the newest images.
+        ``older_than``: images that came into the store longer ago. ``max_size``: the oldest images, until what the
+        store's packs hold is at most so many bytes.
+        """
+        return plan_prune(self._opened, keep_last=keep_last, older_than=older_than, max_size=max_size)
+
+    def prune(
+        self,
+        plan: PrunePlan | None = None,
+        *,
+        keep_last: int | None = None,
+        older_than: timedelta | None = None,
+        max_size: int | None = None,
+    ) -> PrunePlan:
+        """Delete images by rule or by a plan of `plan_prune`; they go into the trash. What was deleted."""
+        if plan is None:
+            plan = self.plan_prune(keep_last=keep_last, older_than=older_than, max_size=max_size)
+        return prune(self._opened, plan)
+
+    def verify(self, *, full: bool = True, on_progress: OnProgress | None = None) -> VerifyReport:
+        """Recompute and report; nothing is changed. ``full`` reads every frame from disk, else records and counts."""
+        return verify(self._opened, full=full, on_progress=on_progress)
+
+    def repair(self, from_: "Store | None" = None, *, on_progress: OnProgress | None = None) -> RepairReport:
+        """Heal what `verify` reports, with missing chunks from another store.
+
+        Without one, damaged chunks are marked as lost, so that a push of the same content heals them.
+        """
+        return repair(self._opened, None if from_ is None else from_._opened, on_progress)
+
+    def stats(self) -> Stats:
+        """Sizes, counts and ratios of the whole store."""
+        return store_stats(self._opened)
+
+    def image_usage(self, image: Image | str) -> ImageUsage:
+        """What an image occupies, shares, and has for itself."""
+        return image_usage(self._opened, self._image(image).digest)
+
+    def why(self, digest: str) -> Why:
+        """What keeps a layer or an image."""
+        return why(self._opened, digest)
+
+    def diff(self, old: "Image | Layer | str", new: "Image | Layer | str") -> list[Change]:
+        """Which paths differ between the contents of two layers or two images, the upper layers deciding."""
+        return diff_layers(self._opened, self._stack(old), self._stack(new))
+
+    def backup(self, target: str | os.PathLike[str], on_progress: OnProgress | None = None) -> BackupReport:
+        """Copy the store, which may be in use, to another folder; only what changed since the last backup there."""
+        return backup(self._opened, Path(target), on_progress)
+
+    @staticmethod
+    def rebuild_index(path: str | os.PathLike[str], on_progress: OnProgress | None = None) -> RebuildReport:
+        """Make the index of a store anew from its packs and journal. No process may have the store open."""
+        return rebuild_index(Path(path), on_progress)
+
+    @staticmethod
+    def upgrade(path: str | os.PathLike[str], on_progress: OnProgress | None = None) -> UpgradeReport:
+        """Bring a store of an older format up to this version's. No process may have the store open."""
+        return upgrade(Path(path), on_progress)
+
+    def _push(
+        self, source: Any, decode: Decode, expected: str | None, lease: Lease | None, on_progress: OnProgress | None
+    ) -> PushResult:
+        self._opened.check_usable()
+        holder = Holder(self._opened.session.name, False) if lease is None else Holder(lease.name, True)
+        pushed = push(
+            self._opened,
+            source,
+            holder=holder,
+            decode_mode=decode,
+            expected=None if expected is None else Digest(expected),
+            on_progress=on_progress,
+        )
+        return PushResult(self._opened, pushed)
+
+    def _layer(self, layer: Layer | str) -> Layer:
+        return self.layers[layer.diff_id if isinstance(layer, Layer) else layer]
+
+    def _image(self, image: Image | str) -> Image:
+        return self.images[image.digest if isinstance(image, Image) else image]
+
+    def _stack(self, what: "Image | Layer | str") -> list[Digest]:
+        if isinstance(what, Layer):
+            return [what.diff_id]
+        if isinstance(what, str) and ":" in what and what.partition(":")[0] in ("sha256", "sha512", "blake3"):
+            digest = Digest(what)
+            if digest in self.layers:
+                return [digest]
+        return [layer.diff_id for layer in self._image(what).layers]
+
+
+# The names that Go, and with it OCI, has for what `uname -m` prints.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
