@@ -120,6 +120,11 @@ class Store:
         """What was fixed when the store was created."""
         return self._opened.config
 
+    @property
+    def write_seconds_max(self) -> float:
+        """The longest that this process held the writer lock so far, without the wait for the disk at the end."""
+        return self._opened.index.write_seconds_max
+
     def close(self) -> None:
         """Close the store. A second call does nothing."""
         self._opened.close()

@@ -1,5 +1,7 @@
 """Finds what a user means: digests may be shortened to a unique beginning of twelve hex digits or more, as Docker's."""
 
+from collections.abc import Sequence
+
 from layerstore.errors import ImageNotFoundError, InvalidReferenceError, LayerNotFoundError
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
@@ -12,10 +14,10 @@ _LOWER_HEX = frozenset("0123456789abcdef")
 def find_image(store: Store, text: str) -> Image:
     """An image by tag, digest or shortened digest. Raises `ImageNotFoundError`."""
     digits = _shortened_digits(text)
-    if digits is None:
-        return store.images[text]
+    if digits is None or len(digits) == _HEX_LENGTH:
+        return store.images[text if digits is None else f"sha256:{digits}"]
     try:
-        return store.images[digits if len(digits) < _HEX_LENGTH else f"sha256:{digits}"]
+        return store.images[digits]
     except ImageNotFoundError:
         _refuse_ambiguous(text, [digest for digest in store.images if digest.startswith(f"sha256:{digits}")])
         raise ImageNotFoundError(f"the store has no image {text}") from None
@@ -60,6 +62,6 @@ def _reads_as_digest(text: str) -> bool:
     return _shortened_digits(text) is not None or text.startswith(("sha256:", "sha512:", "blake3:"))
 
 
-def _refuse_ambiguous(text: str, found: list[str]) -> None:
+def _refuse_ambiguous(text: str, found: Sequence[str]) -> None:
     if len(found) > 1:
         raise InvalidReferenceError(f"{text} is the beginning of {len(found)} digests; give more digits")

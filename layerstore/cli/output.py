@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from pathlib import PurePath
@@ -77,32 +77,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterab
 
 def jsonable(value: Any) -> Any:
     """``value`` made of what JSON has. Dataclasses become objects, with their public properties among the fields."""
-    if value is None or isinstance(value, (bool, str)):
-        return str(value) if isinstance(value, str) else value  # a Digest becomes a plain text
-    if isinstance(value, IntEnum):
-        return value.name.lower()
-    if isinstance(value, Enum):
-        return jsonable(value.value)
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None  # JSON has no infinity
-    if isinstance(value, bytes):
-        return path_text(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, PurePath):
-        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _fields(value)
-    if isinstance(value, Mapping):
-        return {path_text(key) if isinstance(key, bytes) else str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return [jsonable(item) for item in sorted(value)]
-    if isinstance(value, Iterable):
-        return [jsonable(item) for item in value]
+    for kinds, convert in _CONVERSIONS:
+        if isinstance(value, kinds):
+            return convert(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
@@ -112,18 +91,37 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: jsonable(getattr(value, name)) for name in names if not name.startswith("_")}
 
 
+def _object(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {path_text(key) if isinstance(key, bytes) else str(key): jsonable(item) for key, item in value.items()}
+
+
+# The first that fits counts: a bool is an int, and an IntEnum is both.
+_CONVERSIONS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    ((bool, type(None)), lambda value: value),
+    (IntEnum, lambda value: value.name.lower()),
+    (Enum, lambda value: jsonable(value.value)),
+    (int, int),
+    (float, lambda value: value if math.isfinite(value) else None),  # JSON has no infinity
+    ((str, PurePath), str),  # a Digest becomes a plain text
+    (bytes, path_text),
+    (datetime, datetime.isoformat),
+    (timedelta, timedelta.total_seconds),
+    (Mapping, _object),
+    ((set, frozenset), lambda value: [jsonable(item) for item in sorted(value)]),
+    (Iterable, lambda value: [jsonable(item) for item in value]),
+)
+
+
 def json_text(value: Any, *, indent: int | None = 2) -> str:
     """A JSON document. It is as readable as the output's encoding allows, and as safe for a terminal as `safe`."""
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
     text = json.dumps(jsonable(value), indent=indent, ensure_ascii=encoding != "utf8", allow_nan=False)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in _with_delete_escaped(text))
+    return "\n".join(line if line.isprintable() else _escaped_json(line) for line in text.split("\n"))
 
 
-def _with_delete_escaped(text: str) -> Iterable[str]:
-    # The one control character that `json` never escapes.
-    return text.replace("\x7f", "\\u007f")
+def _escaped_json(line: str) -> str:
+    # What is not printable can only stand inside of texts. DEL is the one control character that `json` never escapes.
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" if c == "\x7f" else json.dumps(c)[1:-1] for c in line)
 
 
 def print_json(value: Any, *, indent: int | None = 2, err: bool = False) -> None:

@@ -88,9 +88,10 @@ def _push_blocks(
             blocks = source_hash.tee(blocks)
         content = decode(blocks) if encoding else blocks
         with store.pack_writer() as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            upload = Upload(store, writer, pool, holder)
+            turn = threading.Lock()
+            upload = Upload(store, writer, pool, holder, turn)
             try:
-                last = _commit_batches(upload, layer_hash.tee(content))
+                last = _commit_batches(upload, layer_hash.tee(content), turn)
                 diff_id = Digest.from_raw("sha256", layer_hash.finish())
                 if expected is not None:
                     actual = Digest.from_raw(expected.algorithm, source_hash.finish()) if source_hash else diff_id
@@ -113,14 +114,17 @@ def _push_blocks(
     return Pushed(diff_id, size, not is_new, encoding, upload.totals)
 
 
-def _commit_batches(upload: Upload, content: Iterable[bytes]) -> Batch:
+def _commit_batches(upload: Upload, content: Iterable[bytes], turn: threading.Lock) -> Batch:
     """Commit all batches but the last, which is returned. One is committed while the next one is filled."""
     splitter = TarSplitter()
     batcher = Batcher()
     committing: Future[None] | None = None
     with ThreadPoolExecutor(1) as committer:
         for block in content:
-            for batch in batcher.add(splitter.feed(block)):
+            with turn:
+                full = list(batcher.add(splitter.feed(block)))
+            while full:
+                batch = full.pop(0)
                 if committing is not None:
                     committing.result()
                 committing = committer.submit(upload.commit, batch)

@@ -1,12 +1,12 @@
 """An upload: a layer on its way in, committed batch by batch, seen by nobody until the last one publishes it."""
 
+import threading
 import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from layerstore.chunking import Chunker
 from layerstore.digest import Digest
@@ -85,11 +85,21 @@ class _Prepared:
 class Upload:
     """Commits the batches of one layer in order. It is used from one thread."""
 
-    def __init__(self, store: OpenedStore, writer: PackWriter, pool: ThreadPoolExecutor, holder: Holder) -> None:
+    def __init__(
+        self,
+        store: OpenedStore,
+        writer: PackWriter,
+        pool: ThreadPoolExecutor,
+        holder: Holder,
+        turn: threading.Lock,
+    ) -> None:
+        """``turn`` is held while Python code runs on the index: every call into LMDB lets go of the interpreter, and
+        would get it back from a busy thread only after milliseconds."""
         self._store = store
         self._writer = writer
         self._pool = pool
         self._holder = holder
+        self._turn = turn
         self._chunker = Chunker()
         self._number = store.take_numbers("next_layer", 1)
         self._offset = 0
@@ -127,7 +137,7 @@ class Upload:
             prepared = self._prepare(batch, publish_as)
             self._writer.sync()
             try:
-                self._store.index.write(partial(self._apply, batch=batch, prepared=prepared))
+                self._write(batch, prepared)
                 break
             except _StaleError:
                 self._writer.rewind()
@@ -135,7 +145,11 @@ class Upload:
 
     def _prepare(self, batch: Batch, publish_as: Digest | None) -> "_Prepared":
         """Append all that the batch needs to the pack."""
-        refs, new, looked_up_at = self._look_up(batch)
+        with self._turn:
+            refs, new, lost, looked_up_at = self._look_up(batch)
+        if lost:
+            heal_chunks(self._store, self._writer, lost)
+            return self._prepare(batch, publish_as)
         frames = self._encode(new)
         known = dict(refs)
         for encoded in frames:
@@ -154,6 +168,23 @@ class Upload:
         if publish_as is not None:
             layer = self._append_layer(batch, publish_as)
         return _Prepared(looked_up_at, known, new, frames, places, segment, record, publish_as, layer)
+
+    def _write(self, batch: Batch, prepared: "_Prepared") -> None:
+        """Run the transaction: with the turn until all is put, without it while the commit waits for the disk."""
+        has_turn = self._turn.acquire()
+
+        def change(transaction: Transaction) -> None:
+            nonlocal has_turn
+            self._apply(transaction, batch, prepared)
+            if has_turn:
+                has_turn = False
+                self._turn.release()
+
+        try:
+            self._store.index.write(change)
+        finally:
+            if has_turn:
+                self._turn.release()
 
     def _apply(self, transaction: Transaction, batch: Batch, prepared: "_Prepared") -> None:
         """Commit what was prepared. Raises `_StaleError` if it does not fit any more."""
@@ -184,8 +215,8 @@ class Upload:
         self._skeleton_size += batch.skeleton_size
         self._references += batch.references
 
-    def _look_up(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview], int]:
-        """Where each chunk is, for those that are here; the bytes of the others; what state of the index says so."""
+    def _look_up(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview], dict[bytes, memoryview], int]:
+        """Where each chunk is that is here; the bytes of new and of lost ones; which state of the index says so."""
         refs: dict[bytes, Ref] = {}
         new: dict[bytes, memoryview] = {}
         lost: dict[bytes, memoryview] = {}
@@ -201,10 +232,7 @@ class Upload:
                 refs[identity] = Ref(*place)
                 if any_lost and identity in transaction.lost:
                     lost[identity] = data
-        if lost:
-            heal_chunks(self._store, self._writer, lost)
-            return self._look_up(batch)
-        return refs, new, looked_up_at
+        return refs, new, lost, looked_up_at
 
     def _encode(self, new: dict[bytes, memoryview]) -> list[_Encoded]:
         groups = list(_group(new, self._store.config.frame_size))

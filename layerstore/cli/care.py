@@ -1,0 +1,183 @@
+"""Commands for the store itself: init, verify, repair, rebuild-index, backup, upgrade."""
+
+import dataclasses
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from layerstore.cli.failures import EXIT_DAMAGED
+from layerstore.cli.output import count_text, jsonable, print_json, safe, size_text
+from layerstore.cli.parameters import duration, size
+from layerstore.cli.progress import progress_bar
+from layerstore.cli.settings import Settings, command
+from layerstore.store import Store
+
+
+@command(
+    "init",
+    json_form="An object: path, and what is fixed for the store: format_version, store_id, frame_size, ...",
+    examples="""
+        layerstore --store /var/lib/layers init
+        layerstore --store /var/lib/layers init --compression-level 9 --trash-ttl 7d
+    """,
+)
+@click.option("--frame-size", type=size, metavar="SIZE", help="How much is compressed together; 1MiB by default.")
+@click.option("--pack-size-max", type=size, metavar="SIZE", help="When a pack is full; 64MiB by default.")
+@click.option("--compression-level", type=int, metavar="LEVEL", help="zstd's level, -7 to 19; 3 by default.")
+@click.option("--trash-ttl", type=duration, metavar="DURATION", help="How long deleted images stay; 24h by default.")
+def init(
+    settings: Settings,
+    frame_size: int | None,
+    pack_size_max: int | None,
+    compression_level: int | None,
+    trash_ttl: timedelta | None,
+) -> None:
+    """Make a store in a new or empty folder. These options cannot be changed later."""
+    store = Store.create(
+        settings.path,
+        frame_size=frame_size,
+        pack_size_max=pack_size_max,
+        compression_level=compression_level,
+        trash_ttl=None if trash_ttl is None else trash_ttl.total_seconds(),
+    )
+    with store:
+        if settings.json:
+            print_json({"path": store.path, **store.config.model_dump()})
+        else:
+            settings.say(f"made a store at {safe(str(store.path))}")
+
+
+@command(
+    "verify",
+    json_form=(
+        "An object: is_clean, is_full, problems (kind, text, layers, images), frames_read, bytes_read, chunks, "
+        "layers_checked, images_checked."
+    ),
+    examples="""
+        layerstore verify
+        layerstore verify --quick
+    """,
+)
+@click.option("--quick", is_flag=True, help="Check records and counts, without reading all contents.")
+def verify(settings: Settings, quick: bool) -> int:
+    """Recompute everything and report what is damaged. Nothing is changed.
+
+    Ends with 6 if anything is. `layerstore repair` heals contents, `layerstore rebuild-index` the index.
+    """
+    with settings.open(read_only=True) as store, progress_bar(settings, "verify") as on_progress:
+        report = store.verify(full=not quick, on_progress=on_progress)
+    if settings.json:
+        print_json(report)
+    else:
+        for problem in report.problems:
+            concerned = [*problem.images] or [*problem.layers]
+            suffix = f" (concerns {', '.join(concerned)})" if concerned else ""
+            click.echo(f"{problem.kind}: {safe(problem.text + suffix)}")
+        checked = f"{count_text(report.images_checked, 'image')}, {count_text(report.layers_checked, 'layer')}"
+        read = "" if quick else f", {size_text(report.bytes_read)} read"
+        state = "clean" if report.is_clean else count_text(len(report.problems), "problem")
+        settings.say(f"{state}: {checked}, {count_text(report.chunks, 'chunk')}{read}")
+    return 0 if report.is_clean else EXIT_DAMAGED
+
+
+@command(
+    "repair",
+    json_form="An object: healed, lost, records_rewritten.",
+    examples="""
+        layerstore repair
+        layerstore repair --from /mnt/backup/layers
+    """,
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Another store, for example a backup, to take missing contents from.",
+)
+def repair(settings: Settings, source: Path | None) -> int:
+    """Heal what verify reports.
+
+    Without --from, damaged contents are marked as lost: pushing a layer that holds them heals them. Ends with 6 while
+    anything is lost.
+    """
+    with settings.open() as store, progress_bar(settings, "repair") as on_progress:
+        if source is None:
+            report = store.repair(on_progress=on_progress)
+        else:
+            with Store.open(source, read_only=True) as other:
+                report = store.repair(other, on_progress=on_progress)
+    if settings.json:
+        print_json(report)
+    else:
+        rewritten = count_text(report.records_rewritten, "record")
+        settings.say(f"healed {count_text(report.healed, 'chunk')}, wrote {rewritten} anew")
+        if report.lost:
+            settings.say(f"{count_text(report.lost, 'chunk')} lost: repair from a backup, or push the layers again")
+    return EXIT_DAMAGED if report.lost else 0
+
+
+@command(
+    "rebuild-index",
+    json_form="An object of counts: what was found in the packs.",
+    examples="""
+        layerstore rebuild-index
+    """,
+)
+def rebuild_index(settings: Settings) -> None:
+    """Make the index anew from packs and journal. Nobody else may have the store open."""
+    with progress_bar(settings, "rebuild-index") as on_progress:
+        report = Store.rebuild_index(settings.path, on_progress)
+    _print_report(settings, "rebuilt the index", report)
+
+
+@command(
+    "backup",
+    json_form="An object of counts: what was copied.",
+    examples="""
+        layerstore backup /mnt/backup/layers
+    """,
+)
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+def backup(settings: Settings, target: Path) -> None:
+    """Copy the store to another folder while it may be in use.
+
+    The next backup to that folder copies only what is new. The copy is a store.
+    """
+    with settings.open() as store, progress_bar(settings, "backup") as on_progress:
+        report = store.backup(target, on_progress)
+    _print_report(settings, f"backed up to {safe(str(target))}", report)
+
+
+@command(
+    "upgrade",
+    json_form="An object: what was changed.",
+    examples="""
+        layerstore upgrade
+    """,
+)
+def upgrade(settings: Settings) -> None:
+    """Bring a store of an older format up to this version's. Nobody else may have it open."""
+    with progress_bar(settings, "upgrade") as on_progress:
+        report = Store.upgrade(settings.path, on_progress)
+    _print_report(settings, "upgraded", report)
+
+
+def _print_report(settings: Settings, title: str, report: Any) -> None:
+    if settings.json:
+        print_json(report)
+        return
+    settings.say(title)
+    for field in dataclasses.fields(report):
+        settings.say(f"  {field.name.replace('_', ' ')}: {_figure(field.name, jsonable(getattr(report, field.name)))}")
+
+
+def _figure(name: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        is_size = name.startswith("bytes") or name.endswith("bytes")
+        return size_text(value) if is_size else f"{value:,}"
+    if isinstance(value, list):
+        return safe(", ".join(str(item) for item in value)) or "none"
+    return safe(str(value))

@@ -1,0 +1,133 @@
+"""The options of ``push`` that make an image, and what they mean for its config."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import click
+
+from layerstore.cli.lookup import find_image
+from layerstore.cli.parameters import complete_image, complete_tag, pair, words
+from layerstore.objects import Image, Layer
+from layerstore.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What image the pushed layers are to become; each field is an option of that name."""
+
+    tag: tuple[str, ...]
+    base: str | None
+    env: tuple[tuple[str, str], ...]
+    label: tuple[tuple[str, str], ...]
+    cmd: list[str] | None
+    entrypoint: list[str] | None
+    workdir: str | None
+    user: str | None
+    architecture: str | None
+    author: str | None
+    annotation: tuple[tuple[str, str], ...]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether an image is to be made at all. Raises `click.UsageError` for options that would have no effect."""
+        if self.tag or self.base:
+            return True
+        idle = [field.name for field in fields(self) if getattr(self, field.name)]
+        if idle:
+            raise click.UsageError(f"--{idle[0]} describes an image; name it with --tag, or build it on --base")
+        return False
+
+    def check(self, store: Store) -> None:
+        """Find out what is wrong before anything is pushed. Raises errors of `layerstore.errors`."""
+        for tag in self.tag:
+            store.tags.get(tag)
+        if self.base is not None:
+            find_image(store, self.base)
+
+    def create(self, store: Store, layers: list[Layer]) -> Image:
+        """Make the image and set all its tags."""
+        base = None if self.base is None else find_image(store, self.base)
+        image = store.create_image(
+            layers,
+            base=base,
+            tag=self.tag[0] if self.tag else None,
+            config=self._config(base),
+            architecture=self.architecture,
+            author=self.author,
+            annotations=dict(self.annotation) or None,
+        )
+        for tag in self.tag[1:]:
+            store.tags[tag] = image.digest
+        return image
+
+    def _config(self, base: Image | None) -> dict[str, Any]:
+        # The store lays a config over the base's field by field. Variables and labels are added one by one here, as
+        # ENV and LABEL do in a Dockerfile.
+        inherited = None if base is None else base.config.config
+        config: dict[str, Any] = {}
+        if self.env:
+            config["Env"] = merged_environment(() if inherited is None else inherited.env, dict(self.env))
+        if self.label:
+            config["Labels"] = {**({} if inherited is None else inherited.labels), **dict(self.label)}
+        if self.entrypoint is not None:
+            config["Entrypoint"] = self.entrypoint or None
+            config["Cmd"] = None  # the base's arguments are for its own entrypoint
+        if self.cmd is not None:
+            config["Cmd"] = self.cmd or None
+        if self.workdir is not None:
+            config["WorkingDir"] = self.workdir
+        if self.user is not None:
+            config["User"] = self.user
+        return config
+
+
+def merged_environment(inherited: tuple[str, ...], changes: Mapping[str, str]) -> list[str]:
+    """``NAME=value`` texts with some names set anew, where they stood, and others added behind."""
+    rest = dict(changes)
+    result = []
+    for text in inherited:
+        name = text.partition("=")[0]
+        result.append(f"{name}={rest.pop(name)}" if name in rest else text)
+    return result + [f"{name}={value}" for name, value in rest.items()]
+
+
+_OPTIONS = (
+    click.option(
+        "--tag",
+        shell_complete=complete_tag,
+        multiple=True,
+        metavar="TAG",
+        help="Make an image of the layers, in their order.",
+    ),
+    click.option(
+        "--base",
+        shell_complete=complete_image,
+        metavar="IMAGE",
+        help="Put the layers on top of this image's; inherit its config.",
+    ),
+    click.option("--env", type=pair, multiple=True, metavar="NAME=VALUE", help="Set an environment variable."),
+    click.option("--label", type=pair, multiple=True, metavar="NAME=VALUE", help="Set a label."),
+    click.option("--cmd", type=words, metavar="WORDS", help="Default arguments: words, or a JSON array."),
+    click.option("--entrypoint", type=words, metavar="WORDS", help="Program to run; drops the base's --cmd."),
+    click.option("--workdir", metavar="PATH", help="Working directory."),
+    click.option("--user", metavar="USER", help="User, or USER:GROUP."),
+    click.option("--architecture", metavar="NAME", help="For example amd64 or arm64; this machine's by default."),
+    click.option("--author", metavar="TEXT", help="Who made the image."),
+    click.option("--annotation", type=pair, multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
+)
+
+
+def image_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Add the options to a command, whose function gets them as one `ImageOptions` called ``image``."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **values: Any) -> int | None:
+        options = ImageOptions(**{field.name: values.pop(field.name) for field in fields(ImageOptions)})
+        return function(*args, image=options, **values)
+
+    decorated: Callable[..., int | None] = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

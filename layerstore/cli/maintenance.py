@@ -1,0 +1,162 @@
+"""Commands that free space: gc, prune; and figures: stats."""
+
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from layerstore.cli.output import count_text, moment_text, print_json, size_text, table
+from layerstore.cli.parameters import duration, size
+from layerstore.cli.progress import progress_bar
+from layerstore.cli.settings import Settings, command
+
+
+@command(
+    "gc",
+    json_form=(
+        "An object: plan (images, layers, uploads, freed, bytes_freed, bytes_freed_by_rewriting) and report (null with "
+        "--dry-run; images, layers, chunks, frames, packs, bytes_freed, packs_rewritten, bytes_freed_by_rewriting, "
+        "postponed)."
+    ),
+    examples="""
+        layerstore gc --dry-run
+        layerstore gc
+        layerstore gc --empty-trash
+    """,
+)
+@click.option("--dry-run", "-n", is_flag=True, help="Show the plan only.")
+@click.option("--empty-trash", is_flag=True, help="Take deleted images before their time is over, too.")
+def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
+    """Free the space of what nothing keeps: show the plan, then carry it out.
+
+    Takes images whose time in the trash is over, layers that were released, and what broken pushes left. Others may
+    push, pull and delete meanwhile; what comes into use stays.
+    """
+    with settings.open(read_only=dry_run) as store:
+        plan = store.plan_collection(empty_trash=empty_trash)
+        freed = plan.freed
+        settings.say(
+            f"to go: {count_text(len(plan.images), 'image')}, {count_text(len(plan.layers), 'layer')}, "
+            f"{count_text(freed.chunks, 'chunk')}, {count_text(freed.frames, 'frame')}, "
+            f"{count_text(freed.packs, 'pack')} ({size_text(plan.bytes_freed)})"
+        )
+        if freed.packs_rewritten:
+            settings.say(
+                f"to be rewritten: {count_text(freed.packs_rewritten, 'pack')} "
+                f"(about {size_text(plan.bytes_freed_by_rewriting)})"
+            )
+        if dry_run:
+            report = None
+        else:
+            with progress_bar(settings, "gc") as on_progress:
+                report = store.collect_garbage(plan, on_progress=on_progress)
+    if settings.json:
+        print_json({"plan": plan, "report": report})
+    elif report is not None:
+        settings.say(f"freed {size_text(report.bytes_freed + report.bytes_freed_by_rewriting)}")
+        if report.postponed:
+            settings.say(f"left for later, because it is in use: {count_text(report.postponed, 'layer or pack')}")
+
+
+@command(
+    "prune",
+    json_form=(
+        "An object: images (digest, tags, created, reason), freed (what collection frees once they have left the "
+        "trash), dry_run."
+    ),
+    examples="""
+        layerstore prune --keep-last 3 --dry-run
+        layerstore prune --keep-last 3 --older-than 30d
+        layerstore prune --max-size 10GiB
+    """,
+)
+@click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="Of each repository all but the N newest.")
+@click.option("--older-than", type=duration, metavar="DURATION", help="Images that came longer ago, e.g. 30d.")
+@click.option("--max-size", type=size, metavar="SIZE", help="The oldest images, until packs hold at most this.")
+@click.option("--dry-run", "-n", is_flag=True, help="Show the plan only.")
+def prune(
+    settings: Settings, keep_last: int | None, older_than: timedelta | None, max_size: int | None, dry_run: bool
+) -> None:
+    """Delete images by rule; they go into the trash.
+
+    --keep-last and --older-than must both agree on an image if both are given; --max-size stands alone. Nothing else
+    keeps an image: look at the plan with --dry-run first.
+    """
+    if keep_last is None and older_than is None and max_size is None:
+        raise click.UsageError("give a rule: --keep-last, --older-than or --max-size")
+    with settings.open(read_only=dry_run) as store:
+        plan = store.plan_prune(keep_last=keep_last, older_than=older_than, max_size=max_size)
+        if not dry_run:
+            plan = store.prune(plan)
+        ttl = store.config.trash_ttl_seconds
+    if settings.json:
+        print_json({"images": plan.images, "freed": plan.freed, "dry_run": dry_run})
+        return
+    if settings.quiet:
+        for item in plan.images:
+            click.echo(item.digest)
+        return
+    rows = [
+        (", ".join(item.tags) or "<none>", item.digest.short, moment_text(item.created), item.reason)
+        for item in plan.images
+    ]
+    if rows:
+        click.echo(table(("TAG", "DIGEST", "CREATED", "REASON"), rows))
+    verb = "would be deleted" if dry_run else "deleted"
+    sizes = size_text(plan.freed.bytes_freed)
+    if plan.freed.bytes_freed_by_rewriting:
+        sizes += f", and about {size_text(plan.freed.bytes_freed_by_rewriting)} by rewriting packs"
+    click.echo(f"{count_text(len(rows), 'image')} {verb}; that frees {sizes}")
+    if rows and not dry_run:
+        later = f" after {timedelta(seconds=ttl)} in the trash, or `layerstore gc --empty-trash` at once" if ttl else ""
+        click.echo(f"`layerstore gc` frees the space{later}")
+
+
+@command(
+    "stats",
+    json_form=(
+        "An object of counts (images, trash_images, layers, chunks, frames, packs), bytes (logical_bytes, "
+        "unique_bytes, chunk_bytes, stored_bytes, dead_bytes, index_bytes, disk_bytes) and ratios."
+    ),
+    examples="""
+        layerstore stats
+        layerstore stats --json
+    """,
+)
+def stats(settings: Settings) -> None:
+    """Show sizes, counts and ratios of the store."""
+    with settings.open(read_only=True) as store:
+        figures = store.stats()
+    if settings.json:
+        print_json(figures)
+        return
+    trash = f" and {figures.trash_images:,} in the trash" if figures.trash_images else ""
+    click.echo(f"{count_text(figures.images, 'image')}{trash}, {count_text(figures.layers, 'layer')}")
+    click.echo(
+        f"{count_text(figures.chunks, 'chunk')} in {count_text(figures.frames, 'frame')} "
+        f"in {count_text(figures.packs, 'pack')}\n"
+    )
+    rows = [
+        ("logical size", size_text(figures.logical_bytes), "", "the layers of every image"),
+        ("unique size", size_text(figures.unique_bytes), _times(figures.layer_ratio), "every layer once"),
+        ("chunk size", size_text(figures.chunk_bytes), _times(figures.chunk_ratio), "every chunk once"),
+        ("stored size", size_text(figures.stored_bytes), _times(figures.compression_ratio), "compressed, in packs"),
+        ("  of it dead", size_text(figures.dead_bytes), "", "for `layerstore gc`"),
+        ("index", size_text(figures.index_bytes), "", ""),
+        (
+            "on disk",
+            size_text(figures.disk_bytes),
+            _times(figures.ratio),
+            "all, as `du` has it, against the logical size",
+        ),
+        ("shared", size_text(_shared(figures)), "", "logical size that costs no space of its own"),
+    ]
+    click.echo(table(("", "SIZE", "RATIO", ""), rows, right=(1, 2)))
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}x"
+
+
+def _shared(figures: Any) -> int:
+    return max(0, int(figures.logical_bytes - figures.chunk_bytes))
