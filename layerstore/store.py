@@ -31,7 +31,15 @@ from layerstore.operations.upload import Holder
 from layerstore.operations.verify import VerifyReport, verify
 from layerstore.operations.why import Why, why
 from layerstore.progress import OnProgress
-from layerstore.storage.layout import StoreConfig, create_layout, new_config, open_layout, write_config
+from layerstore.storage.layout import (
+    StoreConfig,
+    create_layout,
+    new_config,
+    open_layout,
+    remove_layout,
+    sync_layout,
+    write_config,
+)
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.tree import tree_blocks
 
@@ -97,8 +105,13 @@ class Store:
             trash_ttl_seconds=None if trash_ttl is None else round(trash_ttl),
         )
         layout = create_layout(Path(path), config)
-        opened = OpenedStore(layout, config, create=True)
-        write_config(layout, config)
+        try:
+            opened = OpenedStore(layout, config, create=True)
+            sync_layout(layout)
+            write_config(layout, config)
+        except BaseException:
+            remove_layout(layout)  # so that the folder is as it was, and creating can be tried again
+            raise
         return cls(opened)
 
     @classmethod
@@ -106,8 +119,12 @@ class Store:
         """Open a store that is there. Raises `StoreNotFoundError`; it never makes one."""
         layout, config = open_layout(Path(path))
         opened = OpenedStore(layout, config, read_only=read_only)
-        if not read_only:
-            opened.journal.check(opened.index)
+        try:
+            if not read_only:
+                opened.journal.check(opened.index)
+        except BaseException:
+            opened.close()
+            raise
         return cls(opened)
 
     @property
@@ -212,7 +229,7 @@ class Store:
         """
         diff_ids = [self._layer(layer).diff_id for layer in layers]
         with self._opened.index.read() as transaction:
-            sizes = {diff_id: transaction.layers[diff_id].size for diff_id in diff_ids}
+            sizes = {diff_id: image_operations.layer_record(transaction, diff_id).size for diff_id in diff_ids}
         documents = compose_image(
             sizes,
             diff_ids,

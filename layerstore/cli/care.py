@@ -121,48 +121,65 @@ def repair(settings: Settings, source: Path | None) -> int:
 
 @command(
     "rebuild-index",
-    json_form="An object of counts: what was found in the packs.",
+    json_form=(
+        "An object: what came back (packs, frames, chunks, layers, images, images_in_trash, tags), and what did not "
+        "(bytes_damaged, chunks_lost, layers_damaged, images_damaged, ...)."
+    ),
     examples="""
         layerstore rebuild-index
     """,
 )
-def rebuild_index(settings: Settings) -> None:
-    """Make the index anew from packs and journal. Nobody else may have the store open."""
+def rebuild_index(settings: Settings) -> int:
+    """Make the index anew from packs and journal.
+
+    Nobody else may have the store open. Ends with 6 if something did not come back.
+    """
     with progress_bar(settings, "rebuild-index") as on_progress:
         report = Store.rebuild_index(settings.path, on_progress)
     _print_report(settings, "rebuilt the index", report)
+    return 0 if report.is_clean else EXIT_DAMAGED
 
 
 @command(
     "backup",
-    json_form="An object of counts: what was copied.",
+    json_form="An object: packs_copied, packs_removed, bytes_copied, bytes_total, packs_damaged.",
     examples="""
         layerstore backup /mnt/backup/layers
     """,
 )
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
-def backup(settings: Settings, target: Path) -> None:
+def backup(settings: Settings, target: Path) -> int:
     """Copy the store to another folder while it may be in use.
 
-    The next backup to that folder copies only what is new. The copy is a store.
+    The next backup to that folder copies only what is new. The copy is a store. Ends with 6 if some of the store's
+    packs are damaged: of these the copy keeps what an earlier backup had.
     """
     with settings.open() as store, progress_bar(settings, "backup") as on_progress:
         report = store.backup(target, on_progress)
     _print_report(settings, f"backed up to {safe(str(target))}", report)
+    return EXIT_DAMAGED if report.packs_damaged else 0
 
 
 @command(
     "upgrade",
-    json_form="An object: what was changed.",
+    json_form="An object: from_version, to_version, already_current.",
     examples="""
         layerstore upgrade
     """,
 )
 def upgrade(settings: Settings) -> None:
-    """Bring a store of an older format up to this version's. Nobody else may have it open."""
+    """Bring a store of an older format up to this version's.
+
+    Nobody else may have it open.
+    """
     with progress_bar(settings, "upgrade") as on_progress:
         report = Store.upgrade(settings.path, on_progress)
-    _print_report(settings, "upgraded", report)
+    if settings.json:
+        print_json(report)
+    elif report.already_current:
+        settings.say(f"the store has format {report.to_version} already")
+    else:
+        settings.say(f"upgraded from format {report.from_version} to {report.to_version}")
 
 
 def _print_report(settings: Settings, title: str, report: Any) -> None:
@@ -171,13 +188,20 @@ def _print_report(settings: Settings, title: str, report: Any) -> None:
         return
     settings.say(title)
     for field in dataclasses.fields(report):
-        settings.say(f"  {field.name.replace('_', ' ')}: {_figure(field.name, jsonable(getattr(report, field.name)))}")
+        name = field.name.replace("_", " ")
+        value = jsonable(getattr(report, field.name))
+        if isinstance(value, list):
+            settings.say(f"  {name}: {len(value):,}")
+            for item in value:
+                text = ", ".join(str(part) for part in item.values()) if isinstance(item, dict) else str(item)
+                settings.say(f"    {safe(text)}")
+        elif value is not None:
+            settings.say(f"  {name}: {_figure(field.name, value)}")
 
 
 def _figure(name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        is_size = name.startswith("bytes") or name.endswith("bytes")
-        return size_text(value) if is_size else f"{value:,}"
-    if isinstance(value, list):
-        return safe(", ".join(str(item) for item in value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return size_text(value) if name.startswith("bytes") else f"{value:,}"
     return safe(str(value))

@@ -24,7 +24,10 @@ COMPLETE_VARIABLE = "_LAYERSTORE_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, settings: Settings, shell: str) -> None:
-    """Print the script that lets a shell complete commands, options, tags and digests."""
+    """Print the completion script for a shell.
+
+    It completes commands, options, and the tags and digests of the store.
+    """
     kind = get_completion_class(shell)
     assert kind is not None, "click completes for these three"
     script = kind(context.find_root().command, {}, PROGRAM, COMPLETE_VARIABLE).source()

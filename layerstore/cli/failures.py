@@ -91,7 +91,8 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, click.ClickException):
         return Failure(EXIT_USAGE, "usage", error.format_message())
     if isinstance(error, OSError):
-        return Failure(EXIT_UNAVAILABLE, StorageError.code, str(error))
+        where = "input or output" if error.filename is None else str(error.filename)
+        return Failure(EXIT_UNAVAILABLE, StorageError.code, f"{where}: {error.strerror or error}")
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Failure(EXIT_UNEXPECTED, "unexpected", f"unexpected {text}; run it with --debug to see where")
 

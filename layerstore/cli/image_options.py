@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from layerstore.cli.lookup import find_image
-from layerstore.cli.parameters import complete_image, complete_tag, pair, words
+from layerstore.cli.parameters import complete_image, complete_tag, pair, utf8, words
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
 
@@ -111,10 +111,12 @@ _OPTIONS = (
     click.option("--label", type=pair, multiple=True, metavar="NAME=VALUE", help="Set a label."),
     click.option("--cmd", type=words, metavar="WORDS", help="Default arguments: words, or a JSON array."),
     click.option("--entrypoint", type=words, metavar="WORDS", help="Program to run; drops the base's --cmd."),
-    click.option("--workdir", metavar="PATH", help="Working directory."),
-    click.option("--user", metavar="USER", help="User, or USER:GROUP."),
-    click.option("--architecture", metavar="NAME", help="For example amd64 or arm64; this machine's by default."),
-    click.option("--author", metavar="TEXT", help="Who made the image."),
+    click.option("--workdir", type=utf8, metavar="PATH", help="Working directory."),
+    click.option("--user", type=utf8, metavar="USER", help="User, or USER:GROUP."),
+    click.option(
+        "--architecture", type=utf8, metavar="NAME", help="For example amd64 or arm64; this machine's by default."
+    ),
+    click.option("--author", type=utf8, metavar="TEXT", help="Who made the image."),
     click.option("--annotation", type=pair, multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
 )
 

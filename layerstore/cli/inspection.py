@@ -12,7 +12,8 @@ from layerstore.cli.lookup import find_either, find_image
 from layerstore.cli.output import jsonable, moment_text, path_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_any, complete_image
 from layerstore.cli.settings import Settings, command
-from layerstore.errors import ImageNotFoundError, InvalidReferenceError
+from layerstore.digest import Digest
+from layerstore.errors import ImageNotFoundError, InvalidDigestError
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
 
@@ -81,7 +82,7 @@ def _layer_document(layer: Layer) -> dict[str, Any]:
 @click.argument("image", shell_complete=complete_image, metavar="IMAGE")
 @click.option("--no-trunc", is_flag=True, help="Print DiffIDs and commands in full.")
 def history(settings: Settings, image: str, no_trunc: bool) -> None:
-    """Show the steps that made an image, the newest first, with the layer of each."""
+    """Show the steps that made an image, the newest first."""
     with settings.open(read_only=True) as store:
         steps = list(_steps(find_image(store, image)))[::-1]
     if settings.json:
@@ -197,13 +198,7 @@ def _is_utf8(path: bytes) -> bool:
 def why(settings: Settings, name: str) -> None:
     """Say what keeps an image or a layer in the store."""
     with settings.open(read_only=True) as store:
-        try:
-            found = find_either(store, name)
-            digest: str = found.digest if isinstance(found, Image) else found.diff_id
-        except (ImageNotFoundError, InvalidReferenceError):
-            if not name.startswith("sha256:"):
-                raise
-            digest = name  # it may be in the trash, and the store knows why
+        digest = _digest_of(store, name)
         answer = store.why(digest)
     if settings.json:
         print_json(answer)
@@ -213,3 +208,14 @@ def why(settings: Settings, name: str) -> None:
         click.echo(f"  {safe(reason)}")
     if not answer.reasons:
         click.echo("  nothing keeps it; the next `layerstore gc` takes it")
+
+
+def _digest_of(store: Store, name: str) -> str:
+    try:
+        found = find_either(store, name)
+    except ImageNotFoundError as error:
+        try:
+            return Digest(name)  # it may be in the trash, and the store knows why
+        except InvalidDigestError:
+            raise error from None
+    return found.digest if isinstance(found, Image) else found.diff_id

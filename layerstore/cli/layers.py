@@ -157,7 +157,6 @@ def _print_image(settings: Settings, image: Image) -> None:
     "pull",
     json_form="An object: diff_id, size, file. If FILE is '-' it goes to stderr.",
     examples="""
-        layerstore pull sha256:4f2e...c1 layer.tar
         layerstore pull 4f2e9b0c1d3a layer.tar
         layerstore pull 4f2e9b0c1d3a - | tar -tv
     """,
@@ -165,7 +164,7 @@ def _print_image(settings: Settings, image: Image) -> None:
 @click.argument("digest", shell_complete=complete_layer, metavar="DIGEST")
 @click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 def pull(settings: Settings, digest: str, file: str) -> None:
-    """Write a layer to a file, or to the standard output if FILE is '-'.
+    """Write a layer to a file or, as FILE '-', to the standard output.
 
     DIGEST is a DiffID or a unique beginning of one, 12 hex digits or more. Every byte is verified. A file gets the
     whole layer or stays as it was; what a pipe got is complete only if the command ends with 0.
@@ -215,7 +214,10 @@ def _layer_to_pull(store: Store, text: str) -> Layer:
 )
 @click.option("--no-trunc", is_flag=True, help="Print DiffIDs in full.")
 def layers(settings: Settings, no_trunc: bool) -> None:
-    """List the layers, with the number of images that each is part of and their tags."""
+    """List the layers.
+
+    IMAGES is how many images each is part of, TAGS are the tags of these.
+    """
     with settings.open(read_only=True) as store:
         if settings.quiet and not settings.json:
             for diff_id in store.layers:

@@ -27,24 +27,14 @@ from layerstore.cli.settings import Settings, command
 @click.option("--dry-run", "-n", is_flag=True, help="Show the plan only.")
 @click.option("--empty-trash", is_flag=True, help="Take deleted images before their time is over, too.")
 def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
-    """Free the space of what nothing keeps: show the plan, then carry it out.
+    """Free the space of what nothing keeps.
 
-    Takes images whose time in the trash is over, layers that were released, and what broken pushes left. Others may
-    push, pull and delete meanwhile; what comes into use stays.
+    Shows the plan, then carries it out. Takes images whose time in the trash is over, layers that were released, and
+    what broken pushes left. Others may push, pull and delete meanwhile; what comes into use stays.
     """
     with settings.open(read_only=dry_run) as store:
         plan = store.plan_collection(empty_trash=empty_trash)
-        freed = plan.freed
-        settings.say(
-            f"to go: {count_text(len(plan.images), 'image')}, {count_text(len(plan.layers), 'layer')}, "
-            f"{count_text(freed.chunks, 'chunk')}, {count_text(freed.frames, 'frame')}, "
-            f"{count_text(freed.packs, 'pack')} ({size_text(plan.bytes_freed)})"
-        )
-        if freed.packs_rewritten:
-            settings.say(
-                f"to be rewritten: {count_text(freed.packs_rewritten, 'pack')} "
-                f"(about {size_text(plan.bytes_freed_by_rewriting)})"
-            )
+        settings.say(_plan_text(plan))
         if dry_run:
             report = None
         else:
@@ -55,7 +45,25 @@ def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
     elif report is not None:
         settings.say(f"freed {size_text(report.bytes_freed + report.bytes_freed_by_rewriting)}")
         if report.postponed:
-            settings.say(f"left for later, because it is in use: {count_text(report.postponed, 'layer or pack')}")
+            settings.say(f"left for later, because somebody uses them: {report.postponed:,} layers or packs")
+
+
+def _plan_text(plan: Any) -> str:
+    freed = plan.freed
+    whole = (
+        (len(plan.images), "image"),
+        (len(plan.layers), "layer"),
+        (plan.uploads, "unfinished upload"),
+        (freed.chunks, "chunk"),
+        (freed.frames, "frame"),
+        (freed.packs, "pack"),
+    )
+    parts = [count_text(count, noun) for count, noun in whole if count]
+    lines = [f"to go: {', '.join(parts)}; {size_text(plan.bytes_freed)}"] if parts else []
+    if freed.packs_rewritten:
+        rewritten = count_text(freed.packs_rewritten, "pack")
+        lines.append(f"to be rewritten: {rewritten}; about {size_text(plan.bytes_freed_by_rewriting)}")
+    return "\n".join(lines) or "nothing to collect"
 
 
 @command(

@@ -54,9 +54,17 @@ def duration(text: str) -> timedelta:
     return timedelta(seconds=float(seconds))
 
 
+def utf8(text: str) -> str:
+    """A text for a document. Python keeps bytes that the locale's encoding lacks as surrogates; JSON has none."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise click.BadParameter(f"{text!r} is not UTF-8") from None
+
+
 def pair(text: str) -> tuple[str, str]:
     """``NAME=VALUE``."""
-    name, equals, value = text.partition("=")
+    name, equals, value = utf8(text).partition("=")
     if not name or not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE")
     return name, value
@@ -64,6 +72,7 @@ def pair(text: str) -> tuple[str, str]:
 
 def words(text: str) -> list[str]:
     """A command: a JSON array of texts, or words as a shell splits them."""
+    text = utf8(text)
     try:
         result = json.loads(text) if text.lstrip().startswith("[") else shlex.split(text)
     except (ValueError, RecursionError) as error:

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from layerstore.cli.output import safe, size_text
 from layerstore.cli.settings import Settings
 from layerstore.progress import OnProgress, Progress
-
-_SUBJECT_LENGTH_MAX = 40
 
 
 class _DoneColumn(ProgressColumn):
@@ -46,24 +45,25 @@ def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None
     bars = Bars(
         SpinnerColumn(),
         # Without markup: a file may be called "[red]".
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        _DoneColumn(),
-        _SpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        BarColumn(bar_width=16),
+        _DoneColumn(table_column=Column(no_wrap=True, justify="right")),
+        _SpeedColumn(table_column=Column(no_wrap=True, justify="right")),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         console=console,
+        expand=True,
         transient=True,
         # Results go to stdout as they are, whatever happens on the terminal.
         redirect_stdout=False,
         redirect_stderr=False,
     )
     with bars:
-        task = bars.add_task(_shortened(safe(subject)), total=None, unit="bytes", note="")
+        task = bars.add_task(safe(subject), total=None, unit="bytes")
 
         def show(progress: Progress) -> None:
+            description = safe(f"{subject} {progress.note}".rstrip())
             bars.update(
-                task, completed=progress.done, total=progress.total, unit=progress.unit, note=safe(progress.note)
+                task, description=description, completed=progress.done, total=progress.total, unit=progress.unit
             )
 
         yield show
@@ -71,7 +71,3 @@ def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None
 
 def _amount(number: float, unit: str) -> str:
     return size_text(number) if unit == "bytes" else f"{number:,.0f} {unit}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SUBJECT_LENGTH_MAX else f"...{text[3 - _SUBJECT_LENGTH_MAX :]}"

@@ -14,7 +14,7 @@ from layerstore.digest import Digest
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.images import image_config
-from layerstore.operations.keeping import drop_layer, is_kept, loosen
+from layerstore.operations.keeping import drop_layer, is_kept, loosen, loosen_numbers
 from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
@@ -131,6 +131,8 @@ class _Collection:
         self._packs = PackCollector(store)
 
     def run(self, plan: CollectionPlan) -> None:
+        # The pages that a dead reader would still see are free only after this.
+        self._store.index.reader_check()
         self._packs.remove_orphans()
         self._tell("images")
         for digest in plan.images:
@@ -187,6 +189,9 @@ class _Collection:
             ended = [key for key, end in transaction.holds.items() if end and end <= now]
             for key in ended:
                 transaction.holds.delete(key)
+            if ended:
+                # The plan may be older than their end: what is not in it is the next collection's.
+                loosen_numbers(transaction, {number for number, _ in ended})
             return len(ended)
 
         with self._store.index.read() as transaction:

@@ -1,10 +1,11 @@
 """Finding damaged frames, and marking what they lost, so that a push or `repair` can bring it back."""
 
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 
-from layerstore.errors import ContentDamagedError, IndexDamagedError
-from layerstore.operations.heal import replace_frame
+from layerstore.errors import ContentDamagedError, IndexDamagedError, LayerstoreError
+from layerstore.operations.heal import replace_frame, search_ids
 from layerstore.storage.frames import (
     EncodedFrame,
     FrameDamagedError,
@@ -41,25 +42,41 @@ class FrameCheck:
 
 def check_frame(store: OpenedStore, number: int) -> FrameCheck | None:
     """Read a frame from disk and compare every chunk with its ChunkID. None if the frame is gone by now."""
+    record = _record(store, number)
+    while record is not None:
+        check = _check(store, number, record)
+        again = _record(store, number)
+        if check is not None and (check.is_good or again == record):
+            return check
+        record = again  # collection moved the frame while we looked
+    return None
+
+
+def _record(store: OpenedStore, number: int) -> FrameRecord | None:
+    with store.index.read() as transaction:
+        return transaction.frames.get(number)
+
+
+def _check(store: OpenedStore, number: int, record: FrameRecord) -> FrameCheck | None:
     try:
         frame = store.frames.read(number, cached=False)
         reason = ""
     except FrameDamagedError as error:
         frame, reason = None, error.reason
     except IndexDamagedError:
-        with store.index.read() as transaction:
-            if number not in transaction.frames:
-                return None
+        if _record(store, number) is None:
+            return None
         raise
-    with store.index.read() as transaction:
-        record = transaction.frames.get(number)
-    if record is None:
-        return None
     try:
         meta = read_frame_meta(store.packs, number, record)
     except ContentDamagedError as error:
         present = _present(record)
         return FrameCheck(number, record, None, present if frame is None else frozenset(), reason or str(error), 0)
+    if frame is not None:
+        try:
+            store.packs.check_record(record.place)
+        except ContentDamagedError as error:
+            reason = str(error)  # whoever rebuilds the index would not take it, though it can still be decoded
     content = frame.content if frame is not None else _salvage(store, record)
     bad = _bad_positions(record, meta.ids, content)
     return FrameCheck(number, record, meta.ids, bad, reason, record.place.size)
@@ -97,7 +114,7 @@ def mark_lost(store: OpenedStore, check: FrameCheck) -> int:
     """Write a damaged frame anew with what is still good; the other positions become lost. How many did."""
     if check.is_good:
         return 0
-    ids = check.ids or _search_ids(store, check)
+    ids = check.ids or search_ids(store, check.number, len(check.record.lengths))
     content = memoryview(_salvage(store, check.record))
     states = bytearray(check.record.states)
     present: list[bytes | memoryview] = []
@@ -116,16 +133,17 @@ def mark_lost(store: OpenedStore, check: FrameCheck) -> int:
         place = writer.append(RecordKind.FRAME, frame.codec, check.number, frame.meta, frame.body)
         writer.sync()
 
-        def change(transaction: Transaction) -> int:
+        def change(transaction: Transaction) -> int | None:
             lost = _switch(transaction, check, frame, place)
             if lost is not None:
                 writer.commit(transaction)
-            return lost or 0
+            return lost
 
         lost = store.index.write(change)
-        writer.committed_now()
+        if lost is not None:
+            writer.committed_now()
     store.frames.forget(check.number)
-    return lost
+    return lost or 0
 
 
 def _switch(transaction: Transaction, check: FrameCheck, frame: EncodedFrame, place: Place) -> int | None:
@@ -139,20 +157,11 @@ def _switch(transaction: Transaction, check: FrameCheck, frame: EncodedFrame, pl
     return len(check.bad)
 
 
-def _search_ids(store: OpenedStore, check: FrameCheck) -> list[bytes]:
-    """The ChunkIDs of a frame whose head is damaged, from the chunk table: this reads all of it."""
-    ids = [bytes(32)] * len(check.record.lengths)
-    with store.index.read() as transaction:
-        for identity, (frame, position) in transaction.chunks.items():
-            if frame == check.number and position < len(ids):
-                ids[position] = identity
-    return ids
-
-
 def note_damage(store: OpenedStore, number: int) -> None:
     """Mark what a frame has lost, after a read of it failed; a store that can only be read stays as it is."""
     if store.read_only:
         return
-    check = check_frame(store, number)
-    if check is not None:
-        mark_lost(store, check)
+    with suppress(LayerstoreError):  # the failed read is what the caller is to hear of
+        check = check_frame(store, number)
+        if check is not None:
+            mark_lost(store, check)

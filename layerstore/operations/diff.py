@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from layerstore.digest import Digest
+from layerstore.errors import InvalidInputError
 from layerstore.operations.listing import layer_contents
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import Ref
@@ -46,7 +47,10 @@ class Change:
 
 
 def diff_layers(store: OpenedStore, old: Sequence[Digest], new: Sequence[Digest]) -> list[Change]:
-    """The paths that differ between two stacks, sorted. Layers are given from the lowest up."""
+    """The paths that differ between two stacks, sorted. Layers are given from the lowest up.
+
+    Raises `InvalidInputError` for a whiteout that hides nothing that has a name.
+    """
     # What both have at the bottom shows the same through whatever lies above only if all of it is merged, so no
     # common layer is left out; the skeletons are small.
     before, after = _merge(store, old), _merge(store, new)
@@ -73,6 +77,8 @@ def _merge(store: OpenedStore, stack: Sequence[Digest]) -> dict[bytes, FileState
             folder, _, name = path.rpartition(b"/")
             if name == _OPAQUE:
                 opaque.append(folder)
+            elif name == _WHITEOUT:
+                raise InvalidInputError(f"layer {diff_id} has a whiteout without a name")
             elif name.startswith(_WHITEOUT):
                 hidden.append((folder + b"/" if folder else b"") + name[len(_WHITEOUT) :])
             else:

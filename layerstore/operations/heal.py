@@ -19,6 +19,8 @@ class _Healed:
     before: FrameRecord
     frame: EncodedFrame
     place: Place
+    newly_lost: list[int]
+    """Positions that were present, and turned out to be damaged as well."""
 
 
 def heal_chunks(store: OpenedStore, writer: PackWriter, chunks: Mapping[bytes, bytes | memoryview]) -> int:
@@ -34,11 +36,7 @@ def heal_chunks(store: OpenedStore, writer: PackWriter, chunks: Mapping[bytes, b
             if where is not None:
                 lost.setdefault(where[0], {})[where[1]] = identity
         records = {number: transaction.frames[number] for number in lost}
-        all_lost = {number: _lost_positions(transaction, number) for number in lost}
-    healed = [
-        _rewrite(store, writer, number, records[number], all_lost[number], positions, chunks)
-        for number, positions in lost.items()
-    ]
+    healed = [_rewrite(store, writer, number, records[number], positions, chunks) for number, positions in lost.items()]
     writer.sync()
 
     def change(transaction: Transaction) -> int:
@@ -50,6 +48,8 @@ def heal_chunks(store: OpenedStore, writer: PackWriter, chunks: Mapping[bytes, b
             replace_frame(transaction, one.number, one.before, one.frame, one.place)
             for position, identity in lost[one.number].items():
                 done += one.frame.states[position] == FrameState.PRESENT and transaction.lost.delete(identity)
+            for position in one.newly_lost:
+                transaction.lost.put(one.frame.ids[position], (one.number, position))
         writer.commit(transaction)
         return done
 
@@ -71,43 +71,50 @@ def replace_frame(
     transaction.touched_frames.put(number, None)
 
 
-def _lost_positions(transaction: Transaction, number: int) -> dict[int, bytes]:
-    return {position: identity for identity, (frame, position) in transaction.lost.items() if frame == number}
-
-
 def _rewrite(
     store: OpenedStore,
     writer: PackWriter,
     number: int,
     record: FrameRecord,
-    lost: dict[int, bytes],
     healing: dict[int, bytes],
     chunks: Mapping[bytes, bytes | memoryview],
 ) -> _Healed:
-    ids = _known_ids(store, number, record, lost)
+    ids = _known_ids(store, number, record)
     try:
         old = store.frames.read(number, cached=False)
     except ContentDamagedError:
         old = None
     states = bytearray(record.states)
     present: list[bytes | memoryview] = []
+    newly_lost = []
     for position, state in enumerate(record.states):
         if position in healing:
             states[position] = FrameState.PRESENT
             present.append(chunks[healing[position]])
         elif state == FrameState.PRESENT and old is not None:
             present.append(old.run(position, 1))
-        elif state != FrameState.HOLE:
+        elif state == FrameState.PRESENT:
             states[position] = FrameState.LOST
+            newly_lost.append(position)
     positions = Positions(array("I", record.lengths), bytes(states))
     frame = encode_frame(present, ids, store.config.compression_level, positions)
     place = writer.append(RecordKind.FRAME, frame.codec, number, frame.meta, frame.body)
-    return _Healed(number, record, frame, place)
+    return _Healed(number, record, frame, place, newly_lost)
 
 
-def _known_ids(store: OpenedStore, number: int, record: FrameRecord, lost: dict[int, bytes]) -> list[bytes]:
-    """The ChunkIDs of all positions: from the pack, or where its head is damaged, from the list of the lost."""
+def _known_ids(store: OpenedStore, number: int, record: FrameRecord) -> list[bytes]:
+    """The ChunkIDs of all positions: from the pack or, where its head is damaged, the long way round."""
     try:
         return read_frame_meta(store.packs, number, record).ids
     except ContentDamagedError:
-        return [lost.get(position, bytes(32)) for position in range(len(record.lengths))]
+        return search_ids(store, number, len(record.lengths))
+
+
+def search_ids(store: OpenedStore, number: int, positions: int) -> list[bytes]:
+    """The ChunkIDs of a frame from the chunk table: this reads all of it. Holes get zeros."""
+    ids = [bytes(32)] * positions
+    with store.index.read() as transaction:
+        for identity, (frame, position) in transaction.chunks.items():
+            if frame == number and position < positions:
+                ids[position] = identity
+    return ids

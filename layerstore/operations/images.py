@@ -1,12 +1,15 @@
 """Images: put, tag, delete into the trash, bring back."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from layerstore.digest import Digest
 from layerstore.errors import (
-    BlobNotFoundError,
     ImageNotFoundError,
+    InvalidManifestError,
+    InvalidOptionError,
     InvalidReferenceError,
     LayerInUseError,
     LayerNotFoundError,
@@ -15,13 +18,15 @@ from layerstore.errors import (
 from layerstore.oci.config import ImageConfig, parse_config
 from layerstore.oci.documents import Manifest, parse_manifest
 from layerstore.oci.reference import Reference
+from layerstore.operations.counting import mark_dead
 from layerstore.operations.keeping import images_of, loosen
+from layerstore.operations.leases import TTL_SECONDS_MAX
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, image_event, tag_event, trash_event, untag_event
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.packs import RecordKind
-from layerstore.storage.records import UNTIL_RELEASED, BlobRecord, ImageRecord, Place, TrashRecord
+from layerstore.storage.packs import PackWriter, RecordKind
+from layerstore.storage.records import UNTIL_RELEASED, BlobRecord, ImageRecord, LayerRecord, Place, TrashRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +55,64 @@ def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = N
 
     Raises `InvalidManifestError`, and `LayerNotFoundError` if a layer is missing: then nothing was changed.
     """
-    parse_manifest(documents.manifest)
-    diff_ids = parse_config(documents.config).diff_ids
+    diff_ids = _checked_diff_ids(documents)
     digest, config_digest = documents.digest, Digest.of(documents.config)
     name = canonical_tag(tag) if tag is not None else None
-    live = LiveLeases.look(store.layout.leases).sessions
-    holders_kept = live - {store.session.name}
+    holders_over = _holders_over(store, diff_ids)
+
+    def change(transaction: Transaction, writer: PackWriter, places: dict[Digest, Place]) -> None:
+        events: list[Event] = []
+        if digest in transaction.trash:
+            events += _restore(transaction, digest)
+        elif digest not in transaction.images:
+            _put_blob(transaction, digest, documents.manifest, places)
+            _put_blob(transaction, config_digest, documents.config, places)
+            record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), config_digest, 0)
+            transaction.images.put(digest, record)
+            events.append(image_event(digest, record))
+        for diff_id in diff_ids:
+            _take_layer(transaction, diff_id, digest, holders_over)
+        if name is not None:
+            events += _set_tag(transaction, name, digest)
+        for one, place in places.items():
+            blob = transaction.blobs.get(one)
+            if blob is None or blob.place != place:
+                mark_dead(transaction, place.pack, place.size)  # another process was faster
+        writer.commit(transaction)
+        store.journal.append(transaction, events)
+
     with store.pack_writer() as writer:
-        with store.index.read() as transaction:
-            missing = [
-                (one, data)
-                for one, data in ((digest, documents.manifest), (config_digest, documents.config))
-                if one not in transaction.blobs
-            ]
-        places = {one: writer.append(RecordKind.BLOB, 0, 0, one.pack(), data) for one, data in dict(missing).items()}
-        writer.sync()
-
-        def change(transaction: Transaction) -> None:
-            events: list[Event] = []
-            if digest in transaction.trash:
-                events += _restore(transaction, digest)
-            elif digest not in transaction.images:
-                _put_blob(transaction, digest, documents.manifest, places)
-                _put_blob(transaction, config_digest, documents.config, places)
-                record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), config_digest, 0)
-                transaction.images.put(digest, record)
-                events.append(image_event(digest, record))
-            for diff_id in diff_ids:
-                _take_layer(transaction, diff_id, digest, holders_kept)
-            if name is not None:
-                events += _set_tag(transaction, name, digest)
-            writer.commit(transaction)
-            store.journal.append(transaction, events)
-
-        store.index.write(change)
-        writer.committed_now()
+        while True:
+            places = _append_missing(store, writer, {digest: documents.manifest, config_digest: documents.config})
+            try:
+                store.index.write(partial(change, writer=writer, places=places))
+            except _StaleError:
+                writer.rewind()
+                continue
+            writer.committed_now()
+            break
     store.journal.sync()
     return digest
+
+
+def _checked_diff_ids(documents: ImageDocuments) -> list[Digest]:
+    promised = parse_manifest(documents.manifest).config.digest
+    if Digest.of(documents.config, promised.algorithm) != promised:
+        raise InvalidManifestError(f"the manifest names the config {promised}; the one given has another digest")
+    return list(parse_config(documents.config).diff_ids)
+
+
+class _StaleError(Exception):
+    """A blob that was there when we looked has been collected since."""
+
+
+def _append_missing(store: OpenedStore, writer: PackWriter, blobs: dict[Digest, bytes]) -> dict[Digest, Place]:
+    """Put those documents into a pack, durably, that the store does not have."""
+    with store.index.read() as transaction:
+        missing = [digest for digest in blobs if digest not in transaction.blobs]
+    places = {one: writer.append(RecordKind.BLOB, 0, 0, one.pack(), blobs[one]) for one in missing}
+    writer.sync()
+    return places
 
 
 def _put_blob(transaction: Transaction, digest: Digest, data: bytes, places: dict[Digest, Place]) -> None:
@@ -96,20 +122,38 @@ def _put_blob(transaction: Transaction, digest: Digest, data: bytes, places: dic
         return
     place = places.get(digest)
     if place is None:
-        # It was there when we looked and has been collected since; the caller's transaction is repeated by hand.
-        raise BlobNotFoundError(f"blob {digest} was collected meanwhile; create the image again")
+        raise _StaleError
     transaction.blobs.put(digest, BlobRecord(place, 1, data))
 
 
-def _take_layer(transaction: Transaction, diff_id: Digest, image: Digest, holders_kept: set[bytes]) -> None:
+def layer_record(transaction: Transaction, diff_id: Digest) -> LayerRecord:
+    """The record of a layer that an image is made of. Raises `LayerNotFoundError`."""
     layer = transaction.layers.get(diff_id)
     if layer is None:
         raise LayerNotFoundError(f"the store has no layer {diff_id}; push it before you make an image of it")
+    return layer
+
+
+def _holders_over(store: OpenedStore, diff_ids: Iterable[Digest]) -> set[bytes]:
+    """Sessions that hold one of the layers and are no more, and our own: an image may take over what they hold.
+
+    A holder that was seen before the look at the living, and is not among them, is dead for good. One that comes
+    later is none of ours to judge.
+    """
+    with store.index.read() as transaction:
+        numbers = [record.number for one in diff_ids if (record := transaction.layers.get(one)) is not None]
+        prefixes = [number.to_bytes(8, "big") for number in numbers]
+        seen = {key[1] for prefix in prefixes for key, _ in transaction.holds.items_with_prefix(prefix)}
+    return (seen - LiveLeases.look(store.layout.leases).sessions) | {store.session.name}
+
+
+def _take_layer(transaction: Transaction, diff_id: Digest, image: Digest, holders_over: set[bytes]) -> None:
+    layer = layer_record(transaction, diff_id)
     transaction.layer_images.put((layer.number, image), None)
     # The image keeps the layer now. Holds of other running sessions, and of leases, stay.
     prefix = layer.number.to_bytes(8, "big")
     for (number, holder), end in list(transaction.holds.items_with_prefix(prefix)):
-        if end == UNTIL_RELEASED and holder not in holders_kept:
+        if end == UNTIL_RELEASED and holder in holders_over:
             transaction.holds.delete((number, holder))
 
 
@@ -220,7 +264,12 @@ def _remove_tag(transaction: Transaction, name: str, digest: Digest) -> None:
 
 
 def delete_image(store: OpenedStore, digest: Digest, ttl_seconds: float) -> list[str]:
-    """Move an image with all its tags into the trash; the tags. It keeps its layers until it leaves the trash."""
+    """Move an image with all its tags into the trash; the tags. It keeps its layers until it leaves the trash.
+
+    Raises `InvalidOptionError` for a time that is negative, or over ten years.
+    """
+    if not 0 <= ttl_seconds <= TTL_SECONDS_MAX:
+        raise InvalidOptionError(f"the trash keeps an image for 0 to {TTL_SECONDS_MAX} seconds, not {ttl_seconds}")
 
     def change(transaction: Transaction) -> list[str]:
         if digest not in transaction.images:

@@ -36,6 +36,13 @@ def loosen(transaction: Transaction, diff_id: Digest, number: int) -> None:
         transaction.loose_layers.put(number, diff_id)
 
 
+def loosen_numbers(transaction: Transaction, numbers: set[int]) -> None:
+    """`loosen` for layers of which only the numbers are known."""
+    for diff_id, record in list(transaction.layers.items()):
+        if record.number in numbers:
+            loosen(transaction, diff_id, record.number)
+
+
 def drop_layer(transaction: Transaction, diff_id: Digest, record: LayerRecord) -> Event:
     """Take a layer out of sight; its recipe waits to be drained. The event is for the journal."""
     transaction.layers.delete(diff_id)

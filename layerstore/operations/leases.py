@@ -4,7 +4,7 @@ import secrets
 import time
 
 from layerstore.errors import InvalidOptionError, LeaseEndedError
-from layerstore.operations.keeping import loosen
+from layerstore.operations.keeping import loosen_numbers
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import LeaseRecord
@@ -14,8 +14,7 @@ TTL_SECONDS_MAX = 10 * 365 * 24 * 3600
 
 def make_lease(store: OpenedStore, ttl_seconds: float) -> bytes:
     """A new lease; its name. Raises `InvalidOptionError` for a time that is not positive, or over ten years."""
-    if not 0 < ttl_seconds <= TTL_SECONDS_MAX:
-        raise InvalidOptionError(f"a lease lasts more than 0 and at most {TTL_SECONDS_MAX} seconds, not {ttl_seconds}")
+    _check(ttl_seconds)
     name = secrets.token_bytes(16)
     now = time.time_ns()
     record = LeaseRecord(now, now + int(ttl_seconds * 1e9))
@@ -25,6 +24,7 @@ def make_lease(store: OpenedStore, ttl_seconds: float) -> bytes:
 
 def renew_lease(store: OpenedStore, name: bytes, ttl_seconds: float) -> None:
     """Let a lease, and what it holds, last ``ttl_seconds`` from now. Raises `LeaseEndedError`."""
+    _check(ttl_seconds)
 
     def change(transaction: Transaction) -> None:
         record = transaction.leases.get(name)
@@ -39,6 +39,11 @@ def renew_lease(store: OpenedStore, name: bytes, ttl_seconds: float) -> None:
     store.index.write(change)
 
 
+def _check(ttl_seconds: float) -> None:
+    if not 0 < ttl_seconds <= TTL_SECONDS_MAX:
+        raise InvalidOptionError(f"a lease lasts more than 0 and at most {TTL_SECONDS_MAX} seconds, not {ttl_seconds}")
+
+
 def end_lease(store: OpenedStore, name: bytes) -> None:
     """End a lease now. Layers that only it kept are collection's."""
 
@@ -48,8 +53,6 @@ def end_lease(store: OpenedStore, name: bytes) -> None:
         for number in ended:
             transaction.holds.delete((number, name))
         if ended:
-            for diff_id, record in list(transaction.layers.items()):
-                if record.number in ended:
-                    loosen(transaction, diff_id, record.number)
+            loosen_numbers(transaction, ended)
 
     store.index.write(change)

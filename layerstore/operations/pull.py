@@ -88,17 +88,15 @@ class RecipeReader:
                     ahead[frames[started]] = pool.submit(self._store.frames.read, frames[started])
                     started += 1
             future = ahead.pop(run.frame, None)
-            try:
+            with self._noting_damage():
                 frame = future.result() if future is not None else self._store.frames.read(run.frame)
-            except FrameDamagedError as error:
-                # Known damage is what a push of the same content can heal.
-                note_damage(self._store, error.frame)
-                raise
             yield self._run(frame, run)
 
     def run_bytes(self, run: Run) -> memoryview:
         """The bytes of one run."""
-        return self._run(self._store.frames.read(run.frame), run)
+        with self._noting_damage():
+            frame = self._store.frames.read(run.frame)
+        return self._run(frame, run)
 
     def frame_lengths(self, runs: list[Run]) -> "dict[int, array[int]]":
         """The lengths of all positions of the frames that the runs refer to."""
@@ -112,6 +110,15 @@ class RecipeReader:
         for run in runs:
             starts.append(starts[-1] + sum(lengths[run.frame][run.first : run.first + run.chunks]))
         return starts
+
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        """Known damage is what a push of the same content can heal."""
+        try:
+            yield
+        except FrameDamagedError as error:
+            note_damage(self._store, error.frame)
+            raise
 
     def _run(self, frame: Frame, run: Run) -> memoryview:
         try:

@@ -16,9 +16,8 @@ from layerstore.errors import DigestMismatchError, LayerstoreError, UndecodableE
 from layerstore.operations.batch import Batch, Batcher
 from layerstore.operations.drain import drain
 from layerstore.operations.source import Source, spooled
-from layerstore.operations.upload import Holder, Upload, UploadTotals, hold_layer
+from layerstore.operations.upload import Holder, Upload, UploadTotals
 from layerstore.progress import OnProgress, Progress
-from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.splitter import TarSplitter
 
@@ -103,7 +102,6 @@ def _push_blocks(
                     _forget(store, upload)
                 raise
             if not is_new:
-                _keep_existing(store, diff_id, holder)
                 _forget(store, upload)
             size = layer_hash.size
     finally:
@@ -141,14 +139,6 @@ def _forget(store: OpenedStore, upload: Upload) -> None:
     number = upload.abandon()
     if number is not None:
         drain(store, number)
-
-
-def _keep_existing(store: OpenedStore, diff_id: Digest, holder: Holder) -> None:
-    def change(transaction: Transaction) -> None:
-        record = transaction.layers[diff_id]
-        hold_layer(transaction, record.number, holder)
-
-    store.index.write(change)
 
 
 class _HashThread:

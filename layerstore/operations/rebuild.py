@@ -21,7 +21,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from layerstore.digest import Digest
-from layerstore.errors import ConflictError, DamagedError
+from layerstore.errors import ConflictError
 from layerstore.operations.damage import note_damage
 from layerstore.operations.forecast import dead_bytes, is_thin
 from layerstore.operations.rebuild_names import (
@@ -48,7 +48,6 @@ from layerstore.storage.records import (
     CountsRecord,
     FrameRecord,
     FrameState,
-    LayerRecord,
     PackRecord,
     Place,
     SegmentRecord,
@@ -111,11 +110,11 @@ def rebuild_index(path: Path, on_progress: OnProgress | None) -> RebuildReport:
     with translate_os_errors(f"cannot rebuild the index of {path}"):
         for folder in (layout.leases, layout.temporary, layout.packs):
             folder.mkdir(exist_ok=True)
-    _refuse_if_used(layout)
-    lock = FileLock.acquire(layout.root / ".collect.lock", blocking=False, create=True)
+        lock = FileLock.acquire(layout.root / ".collect.lock", blocking=False, create=True)
     if lock is None:
         raise ConflictError(f"another process collects or rebuilds the store at {path}; try again when it is done")
     try:
+        _refuse_if_used(layout)
         return _Rebuild(layout, config, on_progress).run()
     finally:
         lock.release()
@@ -145,6 +144,8 @@ class _Rebuild:
         with translate_os_errors(f"cannot read {self._journal.path}"):
             history = History.of(self._journal)
         self._scan()
+        if not self._survey.blobs and not self._layout.journal.exists():
+            history.is_whole = True  # a store without images may never have needed one
         names = bring_back_images(history, self._read_blob)
         recipes = RecipeSorter(self._survey, self._packs, history.dropped).sort(names.wanted)
         if not history.is_whole:
@@ -204,7 +205,7 @@ class _Rebuild:
         index.write(partial(self._put_packs_and_counters, history=history, recipes=recipes))
 
     def _put_frames(self, index: Index, recipes: Recipes) -> None:
-        """Frames, counts and chunks. Those that something refers to come first: their chunks' rows go before others'."""
+        """Frames, counts and chunks; first the frames that something refers to, as their chunks' rows come first."""
         chosen = {n: choose_copy(copies, recipes.counts.get(n)) for n, copies in self._survey.frames.items()}
         needed = sorted(number for number in chosen if number in recipes.counts)
         spare = sorted(number for number in chosen if number not in recipes.counts and chosen[number].is_sound)
@@ -229,7 +230,7 @@ class _Rebuild:
             counts = recipes.counts.get(number)
             if counts is None:
                 # A spare chunk that is there already was collected and pushed again: it would be stored twice.
-                if any(identity in transaction.chunks for identity in meta.ids):
+                if any(i in transaction.chunks for i, s in zip(meta.ids, meta.states, strict=True) if not s):
                     continue
                 counts = array("I", bytes(4 * copy.positions))
                 transaction.touched_frames.put(number, None)
@@ -239,8 +240,8 @@ class _Rebuild:
                     states[position] = FrameState.LOST
                 if states[position] == FrameState.LOST:
                     _settle_lost(transaction, states, counts, position, identity, number)
-                if states[position] != FrameState.HOLE and identity not in transaction.chunks:
-                    transaction.chunks.put(identity, (number, position))
+                if states[position] != FrameState.HOLE:
+                    _put_chunk(transaction, identity, (number, position), recipes)
             record = FrameRecord(copy.place, codec, meta.digest, meta.lengths, bytes(states))
             dead = dead_bytes(record, counts)
             transaction.frames.put(number, record)
@@ -342,7 +343,7 @@ class _Rebuild:
             return None
         old = self._layout.root / _OLD
         with translate_os_errors(f"cannot move {self._layout.index} away"):
-            if old.exists():
+            if old.is_dir():
                 shutil.rmtree(old)
             self._layout.index.rename(old)
             sync_directory(self._layout.root)
@@ -395,6 +396,16 @@ def _settle_lost(
         transaction.chunks.put(identity, (number, position))
     else:
         states[position] = FrameState.HOLE
+
+
+def _put_chunk(transaction: Transaction, identity: bytes, where: tuple[int, int], recipes: Recipes) -> None:
+    """Let a chunk's row point to the first position that recipes refer to, or else to the first one."""
+    before = transaction.chunks.get(identity)
+    if before is not None:
+        counts, counts_before = recipes.counts.get(where[0]), recipes.counts.get(before[0])
+        if counts is None or not counts[where[1]] or (counts_before is not None and counts_before[before[1]]):
+            return
+    transaction.chunks.put(identity, where)
 
 
 def _put_segments(transaction: Transaction, records: list[tuple[tuple[int, int], SegmentRecord]]) -> None:

@@ -15,12 +15,14 @@ from layerstore.digest import Digest, hasher
 from layerstore.errors import DamagedError
 from layerstore.operations.survey import FrameCopy, Survey
 from layerstore.storage.frames import Frame, decode_frame, decode_meta
-from layerstore.storage.packs import PackReader
+from layerstore.storage.packs import RECORD_HEAD, PackReader
 from layerstore.storage.recipe import Run, Segment, decode_segment
 from layerstore.storage.records import FrameRecord, FrameState, LayerRecord, Place
 
 _FRAMES_CACHED = 16
 _NO_PLACE = Place(0, 0, 0)
+_LAYER_RECORD_SIZE = RECORD_HEAD.size + 33 + len(LayerRecord(0, _NO_PLACE, 0, 0, 0, 0).encode())
+"""Bytes of a layer's record in a pack; its meta is a packed sha256 digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class RecipeSorter:
                 candidates.setdefault(diff_id, []).append(record)
         for diff_id, records in candidates.items():
             self._choose(found, diff_id, records)
-        if self._survey.damage_starts:
+        if self._survey.damaged:
             self._recover(found, wanted)
         for record in found.layers.values():
             self._count(found.counts, record.number)
@@ -141,7 +143,7 @@ class RecipeSorter:
         expected = (wanted | set(survey.headless_layers.values())) - found.layers.keys()
         orphans = survey.segments.keys() - survey.layers.keys() - self._dropped
         for number in sorted(orphans):
-            followed = self._is_followed_by_damage(number)
+            followed = self._is_followed_by_damaged_record(number)
             if not (followed or expected):
                 continue
             try:
@@ -161,11 +163,14 @@ class RecipeSorter:
             if number not in self._dropped and number not in survey.layers
         ]
 
-    def _is_followed_by_damage(self, number: int) -> bool:
-        """Whether the place where a push writes the layer's record, behind the last segment, is damaged."""
+    def _is_followed_by_damaged_record(self, number: int) -> bool:
+        """Whether, behind the last segment, a layer's record was written and is damaged.
+
+        Its size tells it from the torn first frame of a batch that a push died over: then the recipe is not whole.
+        """
         places = self._survey.segments[number]
         last = places[max(places)]
-        return (last.pack, last.offset + last.size) in self._survey.damage_starts
+        return self._survey.damaged.get((last.pack, last.offset + last.size)) == _LAYER_RECORD_SIZE
 
     def _hash(self, number: int) -> tuple[Digest, LayerRecord]:
         """The layer that a recipe gives. Raises `DamagedError` if it gives none."""

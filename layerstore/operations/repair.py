@@ -9,8 +9,9 @@ from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.frames import chunk_id
 from layerstore.storage.index import Transaction
+from layerstore.storage.layout import sync_file, translate_os_errors
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.packs import PackRecordHead, RecordKind
+from layerstore.storage.packs import PackRecordHead, RecordKind, encode_pack_header
 from layerstore.storage.records import Place
 
 _HEAL_BYTES = 16 << 20
@@ -25,11 +26,14 @@ class RepairReport:
     lost: int
     """Chunks that are still lost; pushing a layer that holds them heals them."""
     records_rewritten: int
-    """Records of recipes, layers, manifests and configs whose copy in the packs was damaged, written anew."""
+    """What else was damaged and is written anew, as the index has it: records of recipes, layers, manifests and
+    configs, headers of packs, the journal."""
 
 
 def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgress | None = None) -> RepairReport:
     """Mark every damaged chunk as lost, then heal what ``source`` has. Counts and names are never touched."""
+    store.packs.close()  # a file that was put in another's place since is the one to look at
+    rewritten = _rewrite_headers(store)
     with store.index.read() as transaction:
         numbers = list(transaction.frames)
     for done, number in enumerate(numbers):
@@ -39,7 +43,10 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
         if on_progress is not None and done % 64 == 0:
             on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
     healed = _heal_from(store, source) if source is not None else 0
-    rewritten = _rewrite_records(store)
+    rewritten += _rewrite_records(store)
+    if not store.journal.is_sound(store.index):
+        store.journal.checkpoint(store.index)
+        rewritten += 1
     with store.index.read() as transaction:
         lost = len(transaction.lost)
     if on_progress is not None:
@@ -110,6 +117,26 @@ def _rewrite_records(store: OpenedStore) -> int:
             store.index.write(change)
             writer.committed_now()
     return len(damaged)
+
+
+def _rewrite_headers(store: OpenedStore) -> int:
+    """A header says nothing but the pack's number and the store's, so it can be put in place again."""
+    with store.index.read() as transaction:
+        sizes = {number: record.size for number, record in transaction.packs.items()}
+    done = 0
+    for number, size in sizes.items():
+        path = store.layout.pack(number)
+        try:
+            store.packs.check_header(number, store.config.store_id)
+        except ContentDamagedError:
+            if not path.exists() or path.stat().st_size < size:
+                continue  # missing or cut: there is more to it than its header
+            with translate_os_errors(f"cannot write pack {number}"), path.open("r+b") as file:
+                file.write(encode_pack_header(number, store.config.store_id))
+                file.flush()
+                sync_file(file.fileno())
+            done += 1
+    return done
 
 
 def _is_damaged(store: OpenedStore, place: Place) -> bool:

@@ -25,7 +25,7 @@ from layerstore.storage.leases import LiveLeases
 from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER, PackRecordHead, PackScan, PackWriter, RecordKind
-from layerstore.storage.records import CountsRecord, FrameRecord, FrameState, Place
+from layerstore.storage.records import CountsRecord, FrameRecord, FrameState, PackRecord, Place
 
 _POSITIONS_PER_TRANSACTION = 3000
 _BYTES_PER_BATCH = 16 << 20
@@ -61,7 +61,10 @@ class PackCollector:
         self.postponed = 0
 
     def remove_orphans(self) -> None:
-        """Unlink packs that an interrupted collection left, and files that a push died over before the index knew."""
+        """Unlink packs that an interrupted collection left, and files that a push died over before the index knew.
+
+        Cut off what such a push appended to packs that have room.
+        """
         if LiveLeases.look(self._store.layout.leases).everything:
             return
         layout = self._store.layout
@@ -86,6 +89,7 @@ class PackCollector:
             if not registered:
                 path.unlink(missing_ok=True)
             lock.release()
+        PackWriter(layout, self._store.index, self._store.config).cut_tails()
 
     def drop_blob(self, transaction: Transaction, digest: Digest) -> None:
         """One image less uses a blob."""
@@ -133,7 +137,8 @@ class PackCollector:
     def remove_packs(self, tell: Callable[[], None]) -> None:
         """Unlink packs that are dead and rewrite thin ones, among those whose dead bytes grew."""
         with self._store.index.read() as transaction:
-            touched = list(transaction.touched_packs)
+            # Dead packs first: one that is open would otherwise be given what is copied out of a thin one.
+            touched = sorted(transaction.touched_packs, key=lambda number: not _is_dead(transaction.packs.get(number)))
         if LiveLeases.look(self._store.layout.leases).everything:
             self.postponed += len(touched)  # a backup copies packs just now
             return
@@ -153,7 +158,7 @@ class PackCollector:
             if lock is None:
                 return not self._store.layout.pack(number).exists()
             try:
-                if record.dead_bytes >= record.size - PACK_HEADER.size:
+                if _is_dead(record):
                     self._remove(number, rewritten_bytes=None)
                     return True
                 written = self._rewrite(number, record.size, lock, writer)
@@ -172,7 +177,7 @@ class PackCollector:
 
         def change(transaction: Transaction) -> int | None:
             record = transaction.packs.get(number)
-            if record is None or record.dead_bytes < record.size - PACK_HEADER.size:
+            if record is None or not _is_dead(record):
                 return None
             transaction.packs.delete(number)
             transaction.open_packs.delete(number)
@@ -198,6 +203,7 @@ class PackCollector:
         # Readers that still have the file open go on reading it; others look the frame up again.
         with translate_os_errors(f"cannot remove pack {number}"):
             self._store.layout.pack(number).unlink(missing_ok=True)
+        self._store.packs.forget(number)
         self._store.index.write(lambda transaction: transaction.dead_packs.delete(number))
 
     def _rewrite(self, number: int, size: int, lock: FileLock, writer: PackWriter) -> int:
@@ -255,6 +261,10 @@ class PackCollector:
                 present.append(frame.run(position, 1))
         positions = Positions(array("I", record.lengths), bytes(states))
         return encode_frame(present, meta.ids, self._store.config.compression_level, positions), holes
+
+
+def _is_dead(record: PackRecord | None) -> bool:
+    return record is not None and record.dead_bytes >= record.size - PACK_HEADER.size
 
 
 def _next_touched(transaction: Transaction) -> dict[int, FrameRecord]:

@@ -166,7 +166,9 @@ def spooled(source: Source, folder: Path) -> Iterator[Source]:
     if source.can_rewind:
         yield source
         return
-    with tempfile.TemporaryFile(dir=folder) as spool:
+    with translate_os_errors("cannot make a temporary file"):
+        spool = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed below
+    with spool:
         yield _Spooled(source, spool)
 
 
@@ -176,7 +178,7 @@ class _Spooled(Source):
         self._peeked = source._peeked
         self._source = source
         self._spool = spool
-        self._spool.write(source.peek())
+        self._keep(source.peek())
         self._replaying = False
 
     def _read_on(self, size: int) -> bytes:
@@ -185,12 +187,16 @@ class _Spooled(Source):
             if block:
                 return block
             self._replaying = False
-        block = self._source._read(size)
-        with translate_os_errors("cannot write a temporary file"):
-            self._spool.write(block)
+        block = self._as_bytes(self._source._read(size))
+        self._keep(block)
         return block
 
+    def _keep(self, block: bytes) -> None:
+        view = memoryview(block)
+        with translate_os_errors("cannot write a temporary file"):
+            while view:
+                view = view[self._spool.write(view) :]
+
     def _back(self) -> None:
-        self._spool.flush()
         self._spool.seek(0)
         self._replaying = True

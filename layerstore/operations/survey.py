@@ -5,7 +5,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,8 +64,8 @@ class Survey:
     """All packs that hold a layer's record."""
     headless_layers: dict[int, Digest] = field(default_factory=dict)
     blobs: dict[Digest, Place] = field(default_factory=dict)
-    damage_starts: set[tuple[int, int]] = field(default_factory=set)
-    """Pack and offset of every damaged region."""
+    damaged: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Sizes of the damaged regions, by pack and offset."""
     damaged_bytes: int = 0
 
     def add(self, pack: PackSurvey) -> None:
@@ -81,7 +80,7 @@ class Survey:
             self.layer_packs.setdefault(record.number, []).append(pack.pack)
         self.headless_layers.update(pack.headless_layers)
         self.blobs.update(pack.blobs)
-        self.damage_starts.update((pack.pack, start) for start, _ in pack.damaged)
+        self.damaged.update({(pack.pack, start): size for start, size in pack.damaged})
         self.damaged_bytes += sum(size for _, size in pack.damaged)
 
 
@@ -96,8 +95,11 @@ def pack_files(layout: Layout) -> dict[int, Path]:
 def survey_packs(layout: Layout) -> Iterator[PackSurvey]:
     """Read every pack whole, several at a time, in the order of their numbers."""
     files = pack_files(layout)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, closing(pool.map(survey_pack, files.values(), files)) as done:
-        yield from done
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield from pool.map(survey_pack, files.values(), files)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def survey_pack(path: Path, pack: int) -> PackSurvey:

@@ -54,10 +54,6 @@ class _StaleError(Exception):
     """What the batch relied on changed before the writer lock was ours."""
 
 
-class _AlreadyPresentError(Exception):
-    """Another push has published the same layer."""
-
-
 @dataclass(slots=True)
 class _Encoded:
     """A frame ready to be appended, with the ids of its chunks."""
@@ -114,14 +110,9 @@ class Upload:
         self._commit(batch, None)
 
     def publish(self, batch: Batch, diff_id: Digest) -> bool:
-        """Commit the last batch and make the layer visible. False if the store has this layer already."""
+        """Commit the last batch and make the layer visible. False if the store has this layer already, held then."""
         batch.seal(self._chunker)
-        try:
-            self._commit(batch, diff_id)
-        except _AlreadyPresentError:
-            self._writer.rewind()
-            return False
-        return True
+        return self._commit(batch, diff_id)
 
     def abandon(self) -> int | None:
         """Give up what was committed. The number of the recipe that is to be drained now, if there is one."""
@@ -132,9 +123,12 @@ class Upload:
         self._store.index.write(self._drop)
         return self._number
 
-    def _commit(self, batch: Batch, publish_as: Digest | None) -> None:
+    def _commit(self, batch: Batch, publish_as: Digest | None) -> bool:
         while True:
-            prepared = self._prepare(batch, publish_as)
+            refs, new, looked_up_at = self._look_up_and_heal(batch)
+            if publish_as is not None and self._hold_existing(publish_as):
+                return False
+            prepared = self._prepare(batch, publish_as, refs, new, looked_up_at)
             self._writer.sync()
             try:
                 self._write(batch, prepared)
@@ -142,14 +136,25 @@ class Upload:
             except _StaleError:
                 self._writer.rewind()
         self._count(batch, prepared)
+        return True
 
-    def _prepare(self, batch: Batch, publish_as: Digest | None) -> "_Prepared":
-        """Append all that the batch needs to the pack."""
-        with self._turn:
-            refs, new, lost, looked_up_at = self._look_up(batch)
-        if lost:
+    def _look_up_and_heal(self, batch: Batch) -> tuple[dict[bytes, Ref], dict[bytes, memoryview], int]:
+        while True:
+            with self._turn:
+                refs, new, lost, looked_up_at = self._look_up(batch)
+            if not lost:
+                return refs, new, looked_up_at
             heal_chunks(self._store, self._writer, lost)
-            return self._prepare(batch, publish_as)
+
+    def _prepare(
+        self,
+        batch: Batch,
+        publish_as: Digest | None,
+        refs: dict[bytes, Ref],
+        new: dict[bytes, memoryview],
+        looked_up_at: int,
+    ) -> "_Prepared":
+        """Append all that the batch needs to the pack."""
         frames = self._encode(new)
         known = dict(refs)
         for encoded in frames:
@@ -189,7 +194,7 @@ class Upload:
     def _apply(self, transaction: Transaction, batch: Batch, prepared: "_Prepared") -> None:
         """Commit what was prepared. Raises `_StaleError` if it does not fit any more."""
         if prepared.publish_as is not None and prepared.publish_as in transaction.layers:
-            raise _AlreadyPresentError
+            raise _StaleError
         _recheck(transaction, prepared)
         _put_frames(transaction, prepared, batch)
         if prepared.segment is not None and prepared.segment_record is not None:
@@ -252,6 +257,20 @@ class Upload:
         # The place inside is zero, as it is what the record is about to get.
         place = self._writer.append(RecordKind.LAYER, 0, self._number, diff_id.pack(), record.encode())
         return LayerRecord(self._number, place, size, skeleton_size, references, created)
+
+    def _hold_existing(self, diff_id: Digest) -> bool:
+        """Hold a layer that is there, in the transaction that finds it: later it might be collected before it is."""
+
+        def change(transaction: Transaction) -> bool:
+            record = transaction.layers.get(diff_id)
+            if record is not None:
+                hold_layer(transaction, record.number, self._holder)
+            return record is not None
+
+        with self._store.index.read() as transaction:
+            if diff_id not in transaction.layers:
+                return False
+        return self._store.index.write(change)
 
     def _drop(self, transaction: Transaction) -> None:
         transaction.uploads.delete(self._number)

@@ -27,7 +27,7 @@ class Problem:
     """One thing that is not as it should be."""
 
     kind: str
-    """``content`` (damaged or missing bytes), ``index`` (a damaged record), ``count`` or ``reference`` (contradictions)."""
+    """``content`` (damaged or missing bytes), ``index`` (a damaged record), ``count`` or ``reference`` (contradiction)."""
     text: str
     frame: int | None = None
     layers: tuple[Digest, ...] = ()
@@ -261,7 +261,11 @@ class _Checker:
             self._records.append((what, place))
 
     def read_everything(self, on_progress: OnProgress | None) -> None:
-        """Read every frame from disk, and the other records that `rebuild-index` would need."""
+        """Read every frame from disk, and what else `rebuild-index` would need."""
+        self.store.packs.close()  # a file that was put in another's place since is the one to look at
+        self._check_headers()
+        if not self.store.journal.is_sound(self.store.index):
+            self._add("content", "the journal is damaged or cut; the index still has what it said")
         numbers = sorted(self._frames)
         told = time.monotonic()
         for done, number in enumerate(numbers):
@@ -273,6 +277,16 @@ class _Checker:
             self._read_record(what, place)
         if on_progress is not None:
             on_progress(Progress("verify", str(self.store.layout.root), len(numbers), len(numbers), "frames"))
+
+    def _check_headers(self) -> None:
+        with self.store.index.read() as transaction:
+            numbers = list(transaction.packs)
+        for number in numbers:
+            try:
+                self.store.packs.check_header(number, self.store.config.store_id)
+            except ContentDamagedError as error:
+                if self._is_still_there(number):
+                    self._add("content", str(error))
 
     def _read_frame(self, number: int) -> None:
         check = check_frame(self.store, number)

@@ -4,6 +4,7 @@ Architecture invariants: no lmdb object or error leaves this module; a write tra
 of `Index.write`, on one thread (LMDB's writer lock belongs to a thread); nothing here waits for a disk but the commit.
 """
 
+import fcntl
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ _DAMAGE = (
     lmdb.VersionMismatchError,
     lmdb.IncompatibleError,
     lmdb.CursorFullError,
+    lmdb.NotFoundError,
     lmdb.BadValsizeError,
 )
 
@@ -208,6 +210,8 @@ class Index:
         self.write_seconds_max = 0.0
         """The longest that a write transaction of this process ran before its commit began."""
         with _translate_errors(f"cannot open the index at {path}"):
+            if not create and not (path / "data.mdb").exists():
+                raise IndexDamagedError(f"the index at {path} is missing; run `layerstore rebuild-index`")
             self._environment = _open_environment(path, read_only, map_size)
             try:
                 if not read_only:
@@ -380,7 +384,10 @@ _OPEN_LOCK = threading.Lock()
 def open_index(path: Path, *, read_only: bool, create: bool = False, map_size: int = MAP_SIZE) -> Index:
     """The process's one `Index` for ``path``. LMDB forbids to open an environment twice in a process."""
     with _translate_errors(f"cannot open the index at {path}"), _OPEN_LOCK:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise IndexDamagedError(f"the index at {path} is missing; run `layerstore rebuild-index`") from None
         key = (status.st_dev, status.st_ino)
         index, users = _OPEN.get(key, (None, 0))
         if index is not None and index._pid != os.getpid():
@@ -403,6 +410,28 @@ def close_index(index: Index) -> None:
                     return
                 del _OPEN[key]
         index.close()
+
+
+def index_in_use(path: Path) -> bool:
+    """Whether any process, this one included, has the index at ``path`` open. No record of it is read."""
+    with _translate_errors(f"cannot look at the index at {path}"), _OPEN_LOCK:
+        try:
+            status = path.stat()
+            # This process must be ruled out first: to close any descriptor of the lock file would drop LMDB's own lock.
+            index, _ = _OPEN.get((status.st_dev, status.st_ino), (None, 0))
+            if index is not None and index._pid == os.getpid():
+                return True
+            descriptor = os.open(path / "lock.mdb", os.O_RDWR | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            # LMDB holds a shared lock on the first byte for as long as an environment is open.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except (BlockingIOError, PermissionError):
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
 
 @contextmanager

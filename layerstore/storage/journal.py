@@ -7,6 +7,7 @@ before the operation returns. What a power cut takes between the two, `check` fi
 
 import json
 import os
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ Event = dict[str, Any]
 
 _SIZE = "journal_size"
 _TAIL = 1 << 16
+_LOOKS = 5
 _CHECKPOINT_GROWTH = 1 << 20
 
 
@@ -59,8 +61,18 @@ class Journal:
         """Write a checkpoint if the file does not hold what the index remembers of it."""
         with index.read() as transaction:
             size = transaction.meta.get(_SIZE) or 0
-        if not self._is_whole(size):
+        if not self._is_whole(size, _TAIL):
             self.checkpoint(index)
+
+    def is_sound(self, index: Index) -> bool:
+        """Whether the file holds all that the index remembers of it, each event undamaged."""
+        for _ in range(_LOOKS):
+            with index.read() as transaction:
+                size = transaction.meta.get(_SIZE) or 0
+            if self._is_whole(size, size):
+                return True
+            time.sleep(0.05)  # perhaps another process switches to a new file just now
+        return False
 
     def checkpoint_if_grown(self, index: Index) -> None:
         """Write a checkpoint if most of the file is history."""
@@ -116,12 +128,12 @@ class Journal:
         transaction.meta.put(_SIZE, state_size + len(newer))
         transaction.meta.put("journal_checkpoint_size", state_size)
 
-    def _is_whole(self, size: int) -> bool:
+    def _is_whole(self, size: int, tail_size: int) -> bool:
         if not size:
             return True
         try:
             with self.path.open("rb") as file:
-                start = max(0, size - _TAIL)
+                start = max(0, size - tail_size)
                 file.seek(start)
                 tail = file.read(size - start)
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ class StoreConfig(BaseModel):
     pack_size_max: int = Field(default=64 << 20, ge=1 << 12, le=1 << 40)
     """A pack gets no further batch once it has this many bytes."""
     compression_level: int = Field(default=3, ge=-7, le=19)
-    trash_ttl_seconds: int = Field(default=24 * 3600, ge=0)
+    trash_ttl_seconds: int = Field(default=24 * 3600, ge=0, le=10 * 365 * 24 * 3600)
     """How long a deleted image can be brought back."""
 
 
@@ -103,6 +104,19 @@ def create_layout(root: Path, config: StoreConfig) -> Layout:
         for folder in (layout.index, layout.packs, layout.leases, layout.temporary):
             folder.mkdir()
     return layout
+
+
+def sync_layout(layout: Layout) -> None:
+    """Make the entries of the folders, and of LMDB's files in the index's, durable: LMDB does not."""
+    with translate_os_errors(f"cannot create a store at {layout.root}"):
+        sync_directory(layout.index)
+        sync_directory(layout.root)
+
+
+def remove_layout(layout: Layout) -> None:
+    """Take back what `create_layout` made, of a store that could not be completed."""
+    for folder in (layout.index, layout.packs, layout.leases, layout.temporary):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_config(layout: Layout, config: StoreConfig) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerstore.errors import UnavailableError
 from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.locks import FileLock
 
@@ -102,7 +103,7 @@ def _remove(lock: FileLock) -> None:
 def _is_live(path: Path) -> bool:
     try:
         lock = FileLock.acquire(path, blocking=False, create=False)
-    except OSError:
+    except UnavailableError:
         return path.exists()  # unreadable for us: someone else's, so respect it
     if lock is None:
         return path.exists()

@@ -11,6 +11,8 @@ import weakref
 from pathlib import Path
 from typing import Self
 
+from layerstore.storage.layout import translate_os_errors
+
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
@@ -30,6 +32,11 @@ class FileLock:
 
         A file that was unlinked or replaced while we waited for it is absent, too.
         """
+        with translate_os_errors(f"cannot lock {path}"):
+            return cls._acquire(path, blocking, create)
+
+    @classmethod
+    def _acquire(cls, path: Path, blocking: bool, create: bool) -> Self | None:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         while True:
             try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from layerstore.errors import ContentDamagedError, StorageError
+from layerstore.errors import ContentDamagedError
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import Layout, StoreConfig, os_error, sync_directory, sync_file, translate_os_errors
 from layerstore.storage.locks import FileLock
@@ -89,7 +89,7 @@ class PackWriter:
 
     @property
     def appended(self) -> int:
-        """Bytes appended and committed by this writer, over all its packs."""
+        """Bytes appended and committed by this writer, over all its packs, with the headers of new ones."""
         return self._appended_before
 
     def append(self, kind: RecordKind, codec: int, number: int, meta: bytes, body: bytes) -> Place:
@@ -134,6 +134,20 @@ class PackWriter:
                 os.ftruncate(self._lock.descriptor, self.committed)
             self.size = self.committed
 
+    def cut_tails(self) -> None:
+        """Cut off, in packs that have room and that nobody writes now, what a dead writer left."""
+        with self._index.read() as transaction:
+            records = [(number, transaction.packs.get(number)) for number in transaction.open_packs]
+        candidates = [(number, record.size) for number, record in records if record is not None]
+        for number, size in candidates:
+            with translate_os_errors(f"cannot cut pack {number}"):
+                try:
+                    has_tail = self._layout.pack(number).stat().st_size > size
+                except FileNotFoundError:
+                    continue
+                if has_tail and (lock := self._adopt_one(number)):
+                    lock[1].release()
+
     def close(self) -> None:
         """Give the pack free for other writers, without uncommitted bytes."""
         try:
@@ -158,25 +172,33 @@ class PackWriter:
         with self._index.read() as transaction:
             candidates = list(transaction.open_packs)
         for number in candidates:
-            lock = FileLock.acquire(self._layout.pack(number), blocking=False, create=False)
-            if lock is None:
-                continue
-            with self._index.read() as transaction:
-                record = transaction.packs.get(number) if number in transaction.open_packs else None
-            # A pack shorter than the index says is damaged: leave it alone, so that `verify` finds it as it is.
+            adopted = self._adopt_one(number)
+            if adopted is not None:
+                return adopted
+        return None
+
+    def _adopt_one(self, number: int) -> tuple[int, FileLock, int] | None:
+        """An open pack without what a dead writer left at its end; None if someone writes it, or it is damaged."""
+        lock = FileLock.acquire(self._layout.pack(number), blocking=False, create=False)
+        if lock is None:
+            return None
+        with self._index.read() as transaction:
+            record = transaction.packs.get(number) if number in transaction.open_packs else None
+        # A pack shorter than the index says is damaged: leave it alone, so that `verify` finds it as it is.
+        with translate_os_errors(f"cannot write pack {number}"):
             if record and os.fstat(lock.descriptor).st_size >= record.size:
                 os.ftruncate(lock.descriptor, record.size)
                 return number, lock, record.size
-            lock.release()
+        lock.release()
         return None
 
     def _create(self) -> tuple[int, FileLock, int]:
         number = self._index.write(lambda transaction: transaction.next_number("next_pack"))
         path = self._layout.pack(number)
         with translate_os_errors(f"cannot create {path}"):
-            lock = FileLock.acquire(path, blocking=False, create=True)
-            if lock is None:
-                raise StorageError(f"{path} is locked though its number is new; run `layerstore verify`")
+            # Collection may look at the file before we have its lock, and take it for an orphan: then it is made again.
+            lock = FileLock.acquire(path, blocking=True, create=True)
+            assert lock is not None
             header = encode_pack_header(number, self._config.store_id)
             os.ftruncate(lock.descriptor, 0)
             os.pwrite(lock.descriptor, header, 0)
@@ -194,6 +216,7 @@ class PackWriter:
             path.unlink(missing_ok=True)
             lock.release()
             raise
+        self._appended_before += len(header)
         return number, lock, len(header)
 
 
@@ -227,14 +250,24 @@ class PackReader:
             raise ContentDamagedError(f"the record at {place.offset} of pack {place.pack} has another size")
         return _with_meta(head, self.read(place.pack, place.offset + RECORD_HEAD.size, meta_size))
 
+    def check_header(self, pack: int, store_id: str) -> None:
+        """Compare a pack's first bytes with what they must be. Raises `ContentDamagedError`."""
+        if self.read(pack, 0, PACK_HEADER.size) != encode_pack_header(pack, store_id):
+            raise ContentDamagedError(f"the header of pack {pack} is damaged")
+
     def check_record(self, place: Place) -> None:
         """Read a whole record and compare its checksums. Raises `ContentDamagedError`."""
         head = self.read_head(place)
         if zlib.crc32(self.read(place.pack, head.body_offset, head.body_size)) != head.body_crc:
             raise ContentDamagedError(f"the record at {place.offset} of pack {place.pack} has a damaged body")
 
+    def forget(self, pack: int) -> None:
+        """Close a pack that was unlinked: until then the file system keeps its bytes."""
+        with self._lock:
+            self._files.pop(pack, None)
+
     def close(self) -> None:
-        """Close all files."""
+        """Close all files. What is read later is opened anew."""
         with self._lock:
             self._files.clear()
 
@@ -243,6 +276,8 @@ class PackReader:
             file = self._files.get(pack)
             if file is None:
                 file = self._files[pack] = _OpenPack(self._layout, pack)
+                for other in [number for number, one in self._files.items() if one.is_unlinked]:
+                    del self._files[other]
                 if len(self._files) > _OPEN_PACKS_MAX:
                     # A thread that reads this one still has its reference; the file closes after it.
                     self._files.popitem(last=False)
@@ -262,6 +297,11 @@ class _OpenPack:
             raise ContentDamagedError(f"pack {pack} is missing") from None
         except OSError as error:
             raise os_error(error, f"cannot open pack {pack}") from error
+
+    @property
+    def is_unlinked(self) -> bool:
+        """Whether collection has removed the pack since; its bytes are given back when it is closed."""
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def __del__(self) -> None:
         if self.descriptor >= 0:

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import dedup_ratio, store_driver
 from benchmarks.images import sha256_of
 from benchmarks.layer_tar import Node, write_layer
 from benchmarks.store_plan import Plan
-
-pytest.importorskip("benchmarks.store_run", reason="the store is not there yet", exc_type=ImportError)
-dedup_ratio = pytest.importorskip("benchmarks.dedup_ratio", exc_type=ImportError)
-store_driver = pytest.importorskip("benchmarks.store_driver", exc_type=ImportError)
+from layerstore import Store
 
 
 @pytest.fixture
@@ -62,6 +60,6 @@ def test_the_driver_stores_restores_and_collects(layers: list[Path], tmp_path: P
     for step in ("store", "restore", "collect"):
         assert store_driver.main([step, str(tmp_path / "plan.json")]) == 0
     assert [Path(target).read_bytes() for target in plan.targets] == [path.read_bytes() for path in layers]
-    with store_driver.Store.open(Path(plan.store)) as store:
+    with Store.open(Path(plan.store)) as store:
         store.pull_layer(plan.diff_ids[2], tmp_path / "kept.tar")
     assert sha256_of(tmp_path / "kept.tar") == plan.diff_ids[2]

@@ -1,0 +1,153 @@
+import gzip
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import layerstore
+from layerstore.cli.application import program
+from layerstore.cli.settings import StoreCommand
+
+Run = Callable[..., Any]
+
+COMMANDS = sorted(program.commands)
+EXAMPLES = [(name, line.strip()) for name in COMMANDS for line in program.commands[name].examples.strip().splitlines()]
+EXPECTED = (
+    "backup completion diff gc history images init inspect layers prune pull push rebuild-index repair rm stats tag "
+    "undelete untag upgrade verify why"
+)
+
+
+def test_the_commands() -> None:
+    assert " ".join(COMMANDS) == EXPECTED
+    assert all(isinstance(one, StoreCommand) for one in program.commands.values())
+
+
+def test_main_help(bare: Run) -> None:
+    text = bare("--help").stdout
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].*[.)]$", text, re.MULTILINE), name
+    assert not re.search(r"\.\.\.$", text.replace("[ARGS]...", ""), re.MULTILINE)
+    assert "Exit codes:" in text and "  6    stored data is damaged" in text and "LAYERSTORE_PATH" in text
+    result = bare()
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(bare: Run, name: str) -> None:
+    result = bare(name, "--help")
+    assert result.exit_code == 0
+    for part in (f"Usage: layerstore {name} ", "Common options:", "With --json:", "Examples:\n  "):
+        assert part in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_version(bare: Run) -> None:
+    assert bare("--version").stdout == f"layerstore {layerstore.__version__}\n"
+
+
+@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_examples_work(
+    run: Run,
+    bare: Run,
+    output: Run,
+    path: Path,
+    tmp_path: Path,
+    base: Path,
+    shop: str,
+    name: str,
+    line: str,
+) -> None:
+    (tmp_path / "patch.tar").write_bytes(base.read_bytes())
+    (tmp_path / "layer.tar.gz").write_bytes(gzip.compress(base.read_bytes()))
+    (tmp_path / "rootfs").mkdir()
+    output("push", "rootfs", "--base", "shop:1.0", "--tag", "shop:latest", "--tag", "shop:1.1")
+    if name == "repair":
+        output("backup", "backup")
+    if name == "undelete":
+        output("rm", "shop:1.0")
+    if "--all-tags" not in line and "untag" not in line:
+        output("untag", "shop:latest")
+    layers = [layer[7:19] for layer in output("layers", "-q", "--no-trunc").split()]
+    digest = shop[7:19] if name in ("tag", "rm") else layers[0]
+    line = line.replace("4f2e9b0c1d3a", digest).replace("9d1c0a7be246", layers[1])
+    line = line.replace("/var/lib/layers", str(tmp_path / "new")).replace("/mnt/backup/layers", "backup")
+    if re.search(r"[|$>]", line):
+        scripts = tmp_path / "bin"
+        scripts.mkdir()
+        (scripts / "layerstore").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m layerstore "$@"\n')
+        (scripts / "layerstore").chmod(0o755)
+        (tmp_path / ".config/fish/completions").mkdir(parents=True)
+        line = line.replace('eval "$(layerstore completion zsh)"', "layerstore completion zsh")  # not bash's language
+        variables = {"PATH": f"{scripts}:{os.environ['PATH']}", "HOME": str(tmp_path), "LAYERSTORE_PATH": str(path)}
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], env={**os.environ, **variables}, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        return
+    words = shlex.split(line)
+    assert words.pop(0) == "layerstore"
+    result = bare(*words) if "--store" in words else run(*words)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(output: Run, document: Run, shell: str) -> None:
+    assert "_LAYERSTORE_COMPLETE" in output("completion", shell)
+    assert document("completion", shell)["shell"] == shell
+
+
+def complete(text: str, path: Path | None) -> list[str]:
+    variables = {
+        "_LAYERSTORE_COMPLETE": "bash_complete",
+        "COMP_WORDS": text,
+        "COMP_CWORD": str(len(text.split()) - (not text.endswith(" "))),
+        "LAYERSTORE_PATH": None if path is None else str(path),
+    }
+    result = CliRunner().invoke(program, [], env=variables)
+    assert result.stderr == ""
+    return [line.partition(",")[2] for line in result.stdout.splitlines()]
+
+
+def test_completion_offers_what_the_store_has(path: Path, shop: str, document: Run) -> None:
+    assert "verify" in complete("layerstore ver", path)
+    assert complete("layerstore inspect sho", path) == ["shop:1.0"]
+    assert complete("layerstore rm sha256:", path) == [shop, *(row["diff_id"] for row in document("layers"))]
+    assert complete("layerstore untag ", path) == ["shop:1.0"]
+    assert complete("layerstore push x --base sho", path) == ["shop:1.0"]
+    assert complete(f"layerstore --store {path} inspect sho", None) == ["shop:1.0"]
+    assert complete("layerstore inspect sho", path / "none") == []
+    assert complete("layerstore inspect sho", None) == []
+
+
+def test_json_everywhere(run: Run, shop: str, base: Path, tmp_path: Path) -> None:
+    arguments = {
+        "backup": [tmp_path / "copy"],
+        "completion": ["bash"],
+        "diff": [shop, shop],
+        "history": [shop],
+        "init": ["--store", tmp_path / "new"],
+        "inspect": [shop],
+        "prune": ["--keep-last", "9"],
+        "pull": [json.loads(run("inspect", shop).stdout)["layers"][0]["diff_id"], "out.tar"],
+        "push": [base],
+        "rm": [shop],
+        "tag": [shop, "x"],
+        "undelete": [shop],
+        "untag": ["x"],
+        "why": [shop],
+    }
+    # Those that change something come in an order in which they succeed.
+    last = ["tag", "untag", "rm", "undelete"]
+    for name in [*(name for name in COMMANDS if name not in last), *last]:
+        result = run("--json", name, *arguments.get(name, []))
+        assert (result.exit_code, result.stderr) == (0, ""), name
+        json.loads(result.stdout)

@@ -1,0 +1,66 @@
+"""SIGKILL at every durable step of a store's life: nothing acknowledged is lost, and nothing is left in the way."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import crash_kills
+import crash_scenarios
+import pytest
+from crash_model import Expected, assert_clean, assert_expected, check_after_crash, quick_verify
+
+from layerstore import Store
+
+SHARDS = 6
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_kill_at_every_step_of_a_life(
+    shard: int, tmp_path: Path, run_child: Callable[..., bool], crash_thorough: bool
+) -> None:
+    """Steps are counted over create, push, image, tag, lease, delete, undelete, collect, rewrite and release."""
+    stride = SHARDS if crash_thorough else 2 * SHARDS
+    at = shard + 1
+    killed = 0
+    while True:
+        path, said = tmp_path / f"{at}" / "store", tmp_path / f"{at}" / "said"
+        path.parent.mkdir()
+        ended = run_child(crash_kills.run, crash_scenarios.life, at, None, (path, said))
+        expected = Expected.of(said)
+        try:
+            check_after_crash(path, expected, crash_scenarios.CONTENTS)
+        except BaseException as error:
+            error.add_note(f"killed at step {at}, after: {expected.last}")
+            raise
+        shutil.rmtree(path.parent)
+        if ended:
+            break
+        killed += 1
+        at += stride
+    assert killed * stride > 300
+
+
+def test_kill_at_every_step_of_healing(tmp_path: Path, run_child: Callable[..., bool]) -> None:
+    """A repair that is killed leaves no more damage than there was, and can be done again."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    run_child(crash_scenarios.prepare_heal, origin / "store")
+    at = 1
+    while True:
+        place = tmp_path / f"{at}"
+        shutil.copytree(origin, place)
+        ended = run_child(crash_kills.run, crash_scenarios.heal, at, None, (place / "store", place / "said"))
+        expected = Expected.of(place / "said")
+        with quick_verify(), Store.open(place / "store") as store, Store.open(place / "other") as other:
+            problems = store.verify().problems
+            assert {problem.kind for problem in problems} <= {"content"}, problems
+            store.collect_garbage()
+            store.repair(other)
+            store.push_layer(crash_scenarios.LAYERS["wide"])
+            assert_clean(store)
+            assert_expected(store, expected, crash_scenarios.CONTENTS)
+        shutil.rmtree(place)
+        if ended:
+            break
+        at += 1
+    assert at > 20
