@@ -87,7 +87,7 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(exit_code, error.code, str(error))
     if isinstance(error, click.UsageError):
         help_hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
-        return Failure(EXIT_USAGE, "usage", error.format_message() + help_hint)
+        return Failure(EXIT_USAGE, "usage", error.format_message().rstrip(".") + help_hint)
     if isinstance(error, click.ClickException):
         return Failure(EXIT_USAGE, "usage", error.format_message())
     if isinstance(error, OSError):
@@ -99,6 +99,9 @@ def failure_of(error: Exception) -> Failure | None:
 
 def end_with(error: Exception, *, as_json: bool, debug: bool) -> int:
     """Tell about an error; the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # its message is the whole help
+        return EXIT_USAGE
     failure = failure_of(error)
     if failure is None:
         _silence_output()

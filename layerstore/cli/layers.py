@@ -164,10 +164,11 @@ def _print_image(settings: Settings, image: Image) -> None:
 @click.argument("digest", shell_complete=complete_layer, metavar="DIGEST")
 @click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 def pull(settings: Settings, digest: str, file: str) -> None:
-    """Write a layer to a file or, as FILE '-', to the standard output.
+    """Write a layer to a file or to the standard output.
 
-    DIGEST is a DiffID or a unique beginning of one, 12 hex digits or more. Every byte is verified. A file gets the
-    whole layer or stays as it was; what a pipe got is complete only if the command ends with 0.
+    DIGEST is a DiffID or a unique beginning of one, 12 hex digits or more; FILE '-' is the standard output. Every byte
+    is verified. A file gets the whole layer or stays as it was; what a pipe got is complete only if the command ends
+    with 0.
     """
     to_stdout = file == _STDIO
     if to_stdout and (sys.stdout is None or sys.stdout.isatty()):

@@ -143,6 +143,8 @@ class _Backup:
         root = self._target.root
         for leftover in root.glob(f"{_NEW}*"):
             shutil.rmtree(leftover)
+        for leftover in self._target.temporary.glob("*.pack"):
+            leftover.unlink()
         new = root / f"{_NEW}{uuid4().hex}"
         new.mkdir()
         try:

@@ -42,7 +42,7 @@ class StoreConfig(BaseModel):
     format_version: int = Field(default=FORMAT_VERSION, ge=1)
     store_id: str = Field(pattern="^[0-9a-f]{32}$")
     chunking: str = "fastcdc2020-4096-16384-65536-n2"
-    frame_size: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
+    frame_size: int = Field(default=2 << 20, ge=1 << 12, le=1 << 26)
     """A frame is closed as soon as its chunks have this many bytes together."""
     pack_size_max: int = Field(default=64 << 20, ge=1 << 12, le=1 << 40)
     """A pack gets no further batch once it has this many bytes."""

@@ -38,7 +38,8 @@ def test_main_help(bare: Run) -> None:
     assert not re.search(r"\.\.\.$", text.replace("[ARGS]...", ""), re.MULTILINE)
     assert "Exit codes:" in text and "  6    stored data is damaged" in text and "LAYERSTORE_PATH" in text
     result = bare()
-    assert result.exit_code == 2
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == text
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -108,13 +109,12 @@ def test_completion_scripts(output: Run, document: Run, shell: str) -> None:
 def complete(text: str, path: Path | None) -> list[str]:
     variables = {
         "_LAYERSTORE_COMPLETE": "bash_complete",
-        "COMP_WORDS": text,
-        "COMP_CWORD": str(len(text.split()) - (not text.endswith(" "))),
+        "COMP_LINE": text,
         "LAYERSTORE_PATH": None if path is None else str(path),
     }
     result = CliRunner().invoke(program, [], env=variables)
     assert result.stderr == ""
-    return [line.partition(",")[2] for line in result.stdout.splitlines()]
+    return [line.partition(",")[2] for line in result.stdout.splitlines() if line]
 
 
 def test_completion_offers_what_the_store_has(path: Path, shop: str, document: Run) -> None:
@@ -126,6 +126,33 @@ def test_completion_offers_what_the_store_has(path: Path, shop: str, document: R
     assert complete(f"layerstore --store {path} inspect sho", None) == ["shop:1.0"]
     assert complete("layerstore inspect sho", path / "none") == []
     assert complete("layerstore inspect sho", None) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("layerstore inspect sho", "shop:1.0"),
+        ("layerstore inspect shop:", "1.0"),
+        ("layerstore inspect shop:1", "1.0"),
+        ("layerstore untag a:b shop:1", "1.0"),
+        ("layerstore completion z", "zsh"),
+        ("layerstore upg", "upgrade"),
+    ],
+)
+def test_bash_completes_behind_a_colon(output: Run, path: Path, shop: str, line: str, reply: str) -> None:
+    (path.parent / "layerstore").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m layerstore "$@"\n')
+    (path.parent / "layerstore").chmod(0o755)
+    # As bash itself calls the function at the Tab key. It has broken the words at the colons.
+    script = f"""
+        {output("completion", "bash")}
+        COMP_LINE='{line}' COMP_POINT={len(line)}
+        _layerstore_completion ./layerstore
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "LAYERSTORE_PATH": str(path)}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr, done.stdout.decode()) == (0, b"", f"{reply}\n")
 
 
 def test_json_everywhere(run: Run, shop: str, base: Path, tmp_path: Path) -> None:

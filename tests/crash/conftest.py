@@ -1,9 +1,12 @@
 """Child processes for the crash tests: forked from a server that has imported everything, so that each costs little."""
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +40,14 @@ def run_child(start_child: Callable[..., Any]) -> Callable[..., bool]:
         return process.exitcode == 0
 
     return run
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: SIGKILL takes nothing that was written, synced or not."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="layerstore-test-") as folder:
+        yield Path(folder)

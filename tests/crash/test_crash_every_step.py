@@ -11,19 +11,15 @@ from crash_model import Expected, assert_clean, assert_expected, check_after_cra
 
 from layerstore import Store
 
-SHARDS = 6
+SHARDS = 4
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_kill_at_every_step_of_a_life(
-    shard: int, tmp_path: Path, run_child: Callable[..., bool], crash_thorough: bool
-) -> None:
+def test_kill_at_every_step_of_a_life(shard: int, memory_path: Path, run_child: Callable[..., bool]) -> None:
     """Steps are counted over create, push, image, tag, lease, delete, undelete, collect, rewrite and release."""
-    stride = SHARDS if crash_thorough else 2 * SHARDS
     at = shard + 1
-    killed = 0
     while True:
-        path, said = tmp_path / f"{at}" / "store", tmp_path / f"{at}" / "said"
+        path, said = memory_path / f"{at}" / "store", memory_path / f"{at}" / "said"
         path.parent.mkdir()
         ended = run_child(crash_kills.run, crash_scenarios.life, at, None, (path, said))
         expected = Expected.of(said)
@@ -35,19 +31,18 @@ def test_kill_at_every_step_of_a_life(
         shutil.rmtree(path.parent)
         if ended:
             break
-        killed += 1
-        at += stride
-    assert killed * stride > 300
+        at += SHARDS
+    assert at > 500, "the scenario has fewer durable steps than it had"
 
 
-def test_kill_at_every_step_of_healing(tmp_path: Path, run_child: Callable[..., bool]) -> None:
+def test_kill_at_every_step_of_healing(memory_path: Path, run_child: Callable[..., bool]) -> None:
     """A repair that is killed leaves no more damage than there was, and can be done again."""
-    origin = tmp_path / "origin"
+    origin = memory_path / "origin"
     origin.mkdir()
     run_child(crash_scenarios.prepare_heal, origin / "store")
     at = 1
     while True:
-        place = tmp_path / f"{at}"
+        place = memory_path / f"{at}"
         shutil.copytree(origin, place)
         ended = run_child(crash_kills.run, crash_scenarios.heal, at, None, (place / "store", place / "said"))
         expected = Expected.of(place / "said")

@@ -59,7 +59,7 @@ class ModelLayer:
 
 
 def check_without_child(store: Store) -> None:
-    """`verify` in full, but for the walk through the index in a process of its own, which takes longer than all else."""
+    """`verify` in full, but for the walk through the index in a process of its own: that takes longer than the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_walk_in_child", lambda _: [])
         report = store.verify(full=True)
