@@ -6,15 +6,18 @@ Begin with `Store.create` or `Store.open`; the README has a tour, ARCHITECTURE.m
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.objects import Image, Layer, Lease
+from layerstore.objects import DeletedImage, Image, Layer, Lease
+from layerstore.oci.config import HistoryEntry
 from layerstore.progress import OnProgress, Progress
 from layerstore.store import PushResult, Store
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeletedImage",
     "Digest",
     "Encoding",
+    "HistoryEntry",
     "Image",
     "Layer",
     "LayerstoreError",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -194,6 +195,40 @@ class Images(Mapping[str, Image]):
     def __len__(self) -> int:
         with self._store.index.read() as transaction:
             return len(transaction.images)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedImage:
+    """An image in the trash."""
+
+    digest: Digest
+    tags: tuple[str, ...]
+    """The tags that it had; `Store.undelete_image` gives it those back that are free then."""
+    deleted: datetime
+    expires: datetime
+    """From then on collection may take it."""
+
+
+class Trash(Mapping[str, DeletedImage]):
+    """The deleted images that can still be brought back, by digest."""
+
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+
+    def __getitem__(self, digest: str) -> DeletedImage:
+        with self._store.index.read() as transaction:
+            record = transaction.trash.get(Digest(digest))
+        if record is None:
+            raise ImageNotFoundError(f"the trash has no image {digest}")
+        return DeletedImage(Digest(digest), record.tags, _moment(record.deleted), _moment(record.expires))
+
+    def __iter__(self) -> Iterator[Digest]:
+        with self._store.index.read() as transaction:
+            return iter(list(transaction.trash))
+
+    def __len__(self) -> int:
+        with self._store.index.read() as transaction:
+            return len(transaction.trash)
 
 
 class Tags(MutableMapping[str, Digest]):

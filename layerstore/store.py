@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest
 from layerstore.errors import InvalidOptionError
-from layerstore.objects import Image, Images, Layer, Layers, Lease, Tags
+from layerstore.objects import Image, Images, Layer, Layers, Lease, Tags, Trash
 from layerstore.oci.config import HistoryEntry
 from layerstore.operations import images as image_operations
 from layerstore.operations.backup import BackupReport, backup
@@ -55,6 +55,8 @@ class PushResult:
         """Whether the store had exactly this layer."""
         self.encoding: Encoding | None = pushed.encoding
         """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
+        self.undecodable = pushed.undecodable
+        """Why a source that looked compressed is kept as the bytes it is; empty otherwise."""
         self.bytes_new = pushed.totals.bytes_new
         """Uncompressed bytes of chunks that the store did not have."""
         self.bytes_stored = pushed.totals.bytes_stored
@@ -79,6 +81,8 @@ class Store:
         """All layers, by DiffID."""
         self.images = Images(opened)
         """All images, by tag or digest."""
+        self.trash = Trash(opened)
+        """Deleted images that can still be brought back, by digest."""
         self.tags = Tags(opened)
         """All tags, as a mutable mapping to image digests."""
 

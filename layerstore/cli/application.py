@@ -18,7 +18,7 @@ from layerstore.cli.settings import STORE_VARIABLE, common_options
 
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
-    "Images": (images.images, images.tag, images.untag, images.rm, images.undelete),
+    "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Inspection": (inspection.inspect, inspection.history, inspection.diff, inspection.why, maintenance.stats),
     "Space": (maintenance.gc, maintenance.prune),
     "The store": (care.init, care.verify, care.repair, care.rebuild_index, care.backup, care.upgrade, completion),

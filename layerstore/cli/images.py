@@ -1,6 +1,7 @@
 """Commands that name and list images: images, tag, untag, rm, undelete."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from layerstore.cli.lookup import find_either, find_image
 from layerstore.cli.output import moment_text, print_json, safe, size_text, table
-from layerstore.cli.parameters import complete_any, complete_image, complete_tag
+from layerstore.cli.parameters import complete_any, complete_image, complete_tag, complete_trash
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import ConflictError, ImageNotFoundError
 from layerstore.objects import Image, Layer
@@ -200,13 +201,39 @@ def _release(settings: Settings, store: Store, layer: Layer) -> dict[str, Any]:
 
 
 @command(
+    "trash",
+    json_form="An array: digest, tags, deleted, expires.",
+    examples="""
+        layerstore trash
+        layerstore trash --json
+    """,
+)
+def trash(settings: Settings) -> None:
+    """List deleted images that can be brought back."""
+    with settings.open(read_only=True) as store:
+        found = list(store.trash.values())
+    if settings.json:
+        print_json([asdict(one) for one in found])
+    elif settings.quiet:
+        for one in found:
+            click.echo(one.digest)
+    else:
+        cells = [
+            (tag, one.digest.short, moment_text(one.deleted), moment_text(one.expires))
+            for one in found
+            for tag in one.tags or [UNTAGGED]
+        ]
+        click.echo(table(("TAG", "DIGEST", "DELETED", "UNTIL"), cells))
+
+
+@command(
     "undelete",
     json_form="An object: digest, tags.",
     examples="""
         layerstore undelete shop:1.0
     """,
 )
-@click.argument("image", metavar="TAG|DIGEST")
+@click.argument("image", shell_complete=complete_trash, metavar="TAG|DIGEST")
 def undelete(settings: Settings, image: str) -> None:
     """Bring a deleted image back from the trash.
 

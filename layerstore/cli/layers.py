@@ -125,13 +125,17 @@ def _print_pushed(settings: Settings, source: str, result: PushResult, *, is_qui
             "size": result.size,
             "already_present": result.already_present,
             "encoding": result.encoding,
+            "undecodable": result.undecodable or None,
             "bytes_new": result.bytes_new,
             "bytes_stored": result.bytes_stored,
             "chunks_new": result.chunks_new,
             "chunks_reused": result.chunks_reused,
         }
         print_json(document, indent=None)
-    elif settings.quiet:
+        return
+    if result.undecodable:
+        click.echo(f"{safe(source)}: kept as the bytes it is: {safe(result.undecodable)}", err=True)
+    if settings.quiet:
         if not is_quiet:
             click.echo(diff_id)
     else:

@@ -96,6 +96,9 @@ def _from_store(candidates: Callable[[Store], Iterable[str]]) -> Complete:
     return complete
 
 
+complete_trash = _from_store(lambda store: sorted({tag for one in store.trash.values() for tag in one.tags}))
+"""Offers the tags that deleted images had."""
+
 complete_tag = _from_store(lambda store: sorted(store.tags))
 """Offers the store's tags."""
 complete_image = _from_store(lambda store: chain(sorted(store.tags), store.images))

@@ -16,6 +16,8 @@ BATCH_SIZE_MAX = 32 << 20
 """Bytes of a layer in one batch; a batch is closed at the first end of a chunk beyond."""
 BATCH_CHUNKS_MAX = 3000
 """Chunks in one batch. It bounds how long the commit holds the writer lock."""
+_SKELETON_CHUNK_SIZE = 8192
+"""Skeleton is cut when the batch is sealed; until then so many bytes count as a chunk."""
 
 
 class Batch:
@@ -61,8 +63,14 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether the batch should be committed before more is added."""
-        chunks = len(self.payload_ids) + self.skeleton_size // 8192
+        chunks = len(self.payload_ids) + self.skeleton_size // _SKELETON_CHUNK_SIZE
         return self.size >= BATCH_SIZE_MAX or chunks >= BATCH_CHUNKS_MAX
+
+    @property
+    def room(self) -> int:
+        """How many bytes of skeleton fill the batch, which is not full."""
+        chunks = BATCH_CHUNKS_MAX - len(self.payload_ids)
+        return min(BATCH_SIZE_MAX - self.size, chunks * _SKELETON_CHUNK_SIZE - self.skeleton_size)
 
     def seal(self, chunker: Chunker) -> None:
         """Cut the skeleton. Nothing may be added any more."""
@@ -96,12 +104,20 @@ class Batcher:
         """Take pieces; give every batch that is full now."""
         for kind, data, last in pieces:
             if kind is PieceKind.SKELETON:
-                self._batch.add_skeleton(data)
+                yield from self._add_skeleton(data)
             else:
                 for chunk in self._chunker.feed(data, last):
                     self._batch.add_chunk(chunk)
                     if self._batch.is_full:
                         yield self._take()
+
+    def _add_skeleton(self, data: memoryview) -> Iterator[Batch]:
+        # Skeleton is cut where the batch is full, not where a piece ends: that depends on how the stream was read. The
+        # same content must come in the same batches, or its skeleton's chunks would not be those that were lost.
+        while data:
+            room = self._batch.room
+            self._batch.add_skeleton(data[:room])
+            data = data[room:]
             if self._batch.is_full:
                 yield self._take()
 

@@ -28,6 +28,8 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackWriter, RecordKind
 from layerstore.storage.records import UNTIL_RELEASED, BlobRecord, ImageRecord, LayerRecord, Place, TrashRecord
 
+_TRASH_HINT = "; it is in the trash, and `layerstore undelete` brings it back"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageDocuments:
@@ -173,10 +175,12 @@ def resolve(transaction: Transaction, text: str) -> Digest:
         else:
             found = transaction.tags.get(str(reference))
             if found is None:
-                raise ImageNotFoundError(f"the store has no image {reference}; `layerstore images` lists them")
+                in_trash = any(str(reference) in record.tags for _, record in transaction.trash.items())
+                hint = _TRASH_HINT if in_trash else "; `layerstore images` lists them"
+                raise ImageNotFoundError(f"the store has no image {reference}{hint}")
             digest = found
     if digest not in transaction.images:
-        hint = "; it is in the trash: `layerstore undelete` brings it back" if digest in transaction.trash else ""
+        hint = _TRASH_HINT if digest in transaction.trash else ""
         raise ImageNotFoundError(f"the store has no image {text}{hint}")
     return digest
 

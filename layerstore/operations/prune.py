@@ -94,9 +94,13 @@ def _by_rules(
         if keep_last is not None:
             reasons.append(f"not among the last {keep_last} of its repository")
         if older_than is not None:
-            reasons.append(f"older than {older_than}")
+            reasons.append(f"older than {_duration(older_than)}")
         chosen[digest] = " and ".join(reasons)
     return chosen
+
+
+def _duration(span: timedelta) -> str:
+    return f"{span.days} days" if span >= timedelta(days=2) else f"{span.total_seconds():.0f} seconds"
 
 
 def _newest(transaction: Transaction, images: list[tuple[Digest, ImageRecord]], keep: int) -> set[Digest]:

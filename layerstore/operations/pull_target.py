@@ -34,11 +34,13 @@ def pull_to(
 
 def _pull_to_path(store: OpenedStore, diff_id: Digest, path: Path, on_progress: OnProgress | None) -> int:
     find_layer(store, diff_id)
+    if path.exists() and not path.is_file():
+        # A device or pipe can't be replaced; it is written to.
+        with translate_os_errors(f"cannot write {path}"):
+            device = path.open("wb", buffering=0)
+        with device:
+            return _write(store, diff_id, device, on_progress)
     with translate_os_errors(f"cannot write {path}"):
-        if path.exists() and not path.is_file():
-            # A device or pipe can't be replaced; it is written to.
-            with path.open("wb") as file:
-                return _write(store, diff_id, file, on_progress)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:

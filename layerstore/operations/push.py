@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from layerstore.decoding import Encoding, decode, detect
@@ -43,6 +43,8 @@ class Pushed:
     encoding: Encoding | None
     """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
     totals: UploadTotals
+    undecodable: str = ""
+    """Why a source that looked compressed is kept as the bytes it is."""
 
 
 def push(
@@ -66,10 +68,11 @@ def push(
     with spooled(source, store.layout.temporary) as again:
         try:
             return _push_blocks(store, report.count(again.blocks()), encoding, holder, expected, report)
-        except UndecodableError:
+        except UndecodableError as error:
             again.rewind()
             report.restart()
-            return _push_blocks(store, report.count(again.blocks()), None, holder, expected, report)
+            pushed = _push_blocks(store, report.count(again.blocks()), None, holder, expected, report)
+            return replace(pushed, undecodable=str(error))
 
 
 def _push_blocks(

@@ -6,13 +6,14 @@ from layerstore.errors import ContentDamagedError, DamagedError
 from layerstore.operations.damage import check_frame, mark_lost
 from layerstore.operations.heal import heal_chunks
 from layerstore.operations.relocate import copy_record, switch_record
+from layerstore.operations.rewrite import forget_pack
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.frames import chunk_id
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import sync_file, translate_os_errors
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackRecordHead, RecordKind, encode_pack_header
-from layerstore.storage.records import Place
+from layerstore.storage.records import PackRecord, Place
 
 _HEAL_BYTES = 16 << 20
 
@@ -44,6 +45,7 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
             on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
     healed = _heal_from(store, source) if source is not None else 0
     rewritten += _rewrite_records(store)
+    rewritten += _settle_packs(store)
     if not store.journal.is_sound(store.index):
         store.journal.checkpoint(store.index)
         rewritten += 1
@@ -102,9 +104,11 @@ def _rewrite_records(store: OpenedStore) -> int:
             PackRecordHead(RecordKind.BLOB, 0, 0, digest.pack(), record.place, 0, 0)
             for digest, record in transaction.blobs.items()
         ]
-    damaged = [head for head in heads if _is_damaged(store, head.place)]
+    rewritten = 0
     with store.pack_writer() as writer:
-        for head in damaged:
+        for head in heads:
+            if not _is_damaged(store, head.place):
+                continue
             place = copy_record(store, head, writer)
             if place is None:
                 continue
@@ -116,7 +120,8 @@ def _rewrite_records(store: OpenedStore) -> int:
 
             store.index.write(change)
             writer.committed_now()
-    return len(damaged)
+            rewritten += 1
+    return rewritten
 
 
 def _rewrite_headers(store: OpenedStore) -> int:
@@ -137,6 +142,42 @@ def _rewrite_headers(store: OpenedStore) -> int:
                 sync_file(file.fileno())
             done += 1
     return done
+
+
+def _settle_packs(store: OpenedStore) -> int:
+    """Let the index take packs that are cut or missing as they are, if nothing that is needed lay in what is gone."""
+    with store.index.read() as transaction:
+        packs = dict(transaction.packs.items())
+    short = {number: size for number, record in packs.items() if (size := _file_size(store, number)) < record.size}
+    return store.index.write(lambda transaction: _shorten(transaction, short)) if short else 0
+
+
+def _shorten(transaction: Transaction, short: dict[int, int]) -> int:
+    places = [record.place for _, record in transaction.frames.items()]
+    places += [record.place for _, record in transaction.recipes.items()]
+    places += [record.place for _, record in transaction.layers.items()]
+    places += [record.place for _, record in transaction.blobs.items()]
+    ends: dict[int, int] = {}
+    for place in places:
+        ends[place.pack] = max(ends.get(place.pack, 0), place.offset + place.size)
+    done = 0
+    for number, size in short.items():
+        record = transaction.packs.get(number)
+        if record is None or size >= record.size or ends.get(number, 0) > size:
+            continue
+        done += 1
+        if number in ends:
+            transaction.packs.put(number, PackRecord(size, record.dead_bytes - (record.size - size)))
+        else:
+            forget_pack(transaction, number, record.size)
+    return done
+
+
+def _file_size(store: OpenedStore, number: int) -> int:
+    try:
+        return store.layout.pack(number).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _is_damaged(store: OpenedStore, place: Place) -> bool:

@@ -179,12 +179,7 @@ class PackCollector:
             record = transaction.packs.get(number)
             if record is None or not _is_dead(record):
                 return None
-            transaction.packs.delete(number)
-            transaction.open_packs.delete(number)
-            transaction.touched_packs.delete(number)
-            transaction.dead_packs.put(number, record.size)
-            for key in [key for key, _ in transaction.graves.items_with_prefix(number.to_bytes(8, "big"))]:
-                transaction.graves.delete(key)
+            forget_pack(transaction, number, record.size)
             return record.size
 
         size = self._store.index.write(change)
@@ -261,6 +256,16 @@ class PackCollector:
                 present.append(frame.run(position, 1))
         positions = Positions(array("I", record.lengths), bytes(states))
         return encode_frame(present, meta.ids, self._store.config.compression_level, positions), holes
+
+
+def forget_pack(transaction: Transaction, number: int, size: int) -> None:
+    """Take a pack out of the index; its file is unlinked after the transaction, or by the next collection."""
+    transaction.packs.delete(number)
+    transaction.open_packs.delete(number)
+    transaction.touched_packs.delete(number)
+    transaction.dead_packs.put(number, size)
+    for key in [key for key, _ in transaction.graves.items_with_prefix(number.to_bytes(8, "big"))]:
+        transaction.graves.delete(key)
 
 
 def _is_dead(record: PackRecord | None) -> bool:

@@ -88,7 +88,7 @@ def store_stats(store: OpenedStore) -> Stats:
         )
         logical += sum(sizes[diff_id] for diff_id, number in numbers.items() if not images_of(transaction, number))
         packs = [record for _, record in transaction.packs.items()]
-        chunk_bytes = sum(sum(record.lengths) for _, record in transaction.frames.items())
+        chunk_bytes = sum(record.content_size for _, record in transaction.frames.items())
         return Stats(
             images=len(transaction.images),
             trash_images=len(transaction.trash),

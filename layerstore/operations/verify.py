@@ -27,7 +27,7 @@ class Problem:
     """One thing that is not as it should be."""
 
     kind: str
-    """``content`` (damaged or missing bytes), ``index`` (a damaged record), ``count`` or ``reference`` (contradiction)."""
+    """``content`` (damaged bytes), ``index`` (a damaged record), ``count`` or ``reference`` (contradictions)."""
     text: str
     frame: int | None = None
     layers: tuple[Digest, ...] = ()

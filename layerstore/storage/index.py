@@ -6,6 +6,7 @@ of `Index.write`, on one thread (LMDB's writer lock belongs to a thread); nothin
 
 import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,7 @@ MAP_SIZE = 1 << 40
 
 _MAP_SIZE_SMALLEST = 1 << 28
 _READERS_MAX = 1024
+_META_END = 152
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -356,7 +358,30 @@ class _Gate:
         return self.exclusive(own=getattr(self._local, "depth", 1))
 
 
+def _refuse_cut_file(path: Path) -> None:
+    """Raise `IndexDamagedError` for a data file that ends before the pages it says it has.
+
+    LMDB maps the file and would die of SIGBUS on the first page that is missing. The layout of the two meta pages is
+    that of LMDB 0.9 (lmdb.h, "MDB_meta" in mdb.c): page size at 40, last page at 136, transaction at 144.
+    """
+    try:
+        with (path / "data.mdb").open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(_META_END)
+            page_size = int.from_bytes(first[40:44], sys.byteorder)
+            file.seek(page_size if 512 <= page_size <= 1 << 16 else 4096)
+            second = file.read(_META_END)
+    except FileNotFoundError:
+        return
+    metas = [meta for meta in (first, second) if len(meta) == _META_END]
+    newest = max(metas, key=lambda meta: int.from_bytes(meta[144:152], sys.byteorder), default=b"")
+    pages = int.from_bytes(newest[136:144], sys.byteorder) + 1
+    if size and (len(metas) < 2 or pages * page_size > size):
+        raise IndexDamagedError(f"{path / 'data.mdb'} is cut short; run `layerstore rebuild-index`")
+
+
 def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Environment":
+    _refuse_cut_file(path)
     while True:
         try:
             return lmdb.open(

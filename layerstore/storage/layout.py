@@ -98,7 +98,7 @@ def create_layout(root: Path, config: StoreConfig) -> Layout:
     with translate_os_errors(f"cannot create a store at {root}"):
         root.mkdir(parents=True, exist_ok=True)
         if layout.config.exists():
-            raise StoreExistsError(f"{root} is a store already; open it with Store.open")
+            raise StoreExistsError(f"{root} is a store already")
         if any(root.iterdir()):
             raise StoreExistsError(f"{root} is not empty; choose a new or empty folder for the store")
         for folder in (layout.index, layout.packs, layout.leases, layout.temporary):

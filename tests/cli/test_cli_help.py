@@ -22,7 +22,7 @@ COMMANDS = sorted(program.commands)
 EXAMPLES = [(name, line.strip()) for name in COMMANDS for line in program.commands[name].examples.strip().splitlines()]
 EXPECTED = (
     "backup completion diff gc history images init inspect layers prune pull push rebuild-index repair rm stats tag "
-    "undelete untag upgrade verify why"
+    "trash undelete untag upgrade verify why"
 )
 
 

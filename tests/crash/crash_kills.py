@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import crash_scenarios
+
 from layerstore.storage.index import Index, Transaction
 
 _STEPS = ("fdatasync", "fsync", "ftruncate", "rename", "replace", "unlink", "mkdir")
@@ -95,10 +97,7 @@ def _count_commits(killer: Killer) -> None:
     Index._write_once = write_once
 
 
-def run(scenario: Callable[..., None], at: int, steps: Path | None, arguments: tuple[Any, ...]) -> None:
-    """In a child process: run ``scenario`` until step ``at``; if it ends, say in a file how many steps it had."""
-    killer = Killer(at)
-    install(killer)
-    scenario(*arguments)
-    if steps is not None:
-        steps.write_text(str(killer.steps))
+def run(scenario: str, at: int, paths: list[str]) -> None:
+    """In a child process: run a scenario until step ``at``."""
+    install(Killer(at))
+    getattr(crash_scenarios, scenario)(*map(Path, paths))

@@ -113,6 +113,7 @@ def heal(path: Path, acknowledgements: Path) -> None:
 
 def prepare_heal(path: Path) -> None:
     """Two stores with all layers; the frames of one are damaged here and there. ``other`` lacks one layer."""
+    path = Path(path)
     use_small_batches()
     for one, names in ((path, list(LAYERS)), (path.with_name("other"), ["base", "app", "plain"])):
         with Store.create(one, frame_size=FRAME_SIZE, pack_size_max=PACK_SIZE_MAX) as store:

@@ -1,7 +1,6 @@
 """SIGKILL at every durable step of a store's life: nothing acknowledged is lost, and nothing is left in the way."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import crash_kills
@@ -15,36 +14,36 @@ SHARDS = 4
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_kill_at_every_step_of_a_life(shard: int, memory_path: Path, run_child: Callable[..., bool]) -> None:
+def test_kill_at_every_step_of_a_life(shard: int, memory_path: Path, server) -> None:
     """Steps are counted over create, push, image, tag, lease, delete, undelete, collect, rewrite and release."""
     at = shard + 1
     while True:
-        path, said = memory_path / f"{at}" / "store", memory_path / f"{at}" / "said"
-        path.parent.mkdir()
-        ended = run_child(crash_kills.run, crash_scenarios.life, at, None, (path, said))
-        expected = Expected.of(said)
+        place = memory_path / f"{at}"
+        place.mkdir()
+        ended = server.run(crash_kills.run, "life", at, [place / "store", place / "said"])
+        expected = Expected.of(place / "said")
         try:
-            check_after_crash(path, expected, crash_scenarios.CONTENTS)
+            check_after_crash(place / "store", expected, crash_scenarios.CONTENTS)
         except BaseException as error:
             error.add_note(f"killed at step {at}, after: {expected.last}")
             raise
-        shutil.rmtree(path.parent)
+        shutil.rmtree(place)
         if ended:
             break
         at += SHARDS
     assert at > 500, "the scenario has fewer durable steps than it had"
 
 
-def test_kill_at_every_step_of_healing(memory_path: Path, run_child: Callable[..., bool]) -> None:
+def test_kill_at_every_step_of_healing(memory_path: Path, server) -> None:
     """A repair that is killed leaves no more damage than there was, and can be done again."""
     origin = memory_path / "origin"
     origin.mkdir()
-    run_child(crash_scenarios.prepare_heal, origin / "store")
+    server.run(crash_scenarios.prepare_heal, origin / "store")
     at = 1
     while True:
         place = memory_path / f"{at}"
         shutil.copytree(origin, place)
-        ended = run_child(crash_kills.run, crash_scenarios.heal, at, None, (place / "store", place / "said"))
+        ended = server.run(crash_kills.run, "heal", at, [place / "store", place / "said"])
         expected = Expected.of(place / "said")
         with quick_verify(), Store.open(place / "store") as store, Store.open(place / "other") as other:
             problems = store.verify().problems

@@ -11,6 +11,9 @@ from layerstore import Digest, Store
 from layerstore.operations import batch
 from layerstore.storage.packs import PACK_HEADER, PackRecordHead, PackScan, RecordKind
 
+BATCH_SIZE = 50_000
+"""Of the batches that the store was filled with: each layer has several."""
+
 FILES = {f"usr/{i}": (noise if i % 2 else text)(3000 + 2111 * i, i) for i in range(16)}
 CONTENTS = {
     "base": make_tar({name: FILES[name] for name in list(FILES)[:10]}),
@@ -32,7 +35,7 @@ class Region:
 
 def fill(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "BATCH_SIZE_MAX", 50_000)
+        patch.setattr(batch, "BATCH_SIZE_MAX", BATCH_SIZE)
         with Store.create(path, frame_size=1 << 13, pack_size_max=1 << 16) as store:
             base, app, blob = (store.push_layer(data).layer for data in CONTENTS.values())
             store.create_image([base, app], tag="shop:1.0")
