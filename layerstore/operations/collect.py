@@ -136,7 +136,7 @@ class _Collection:
         self._packs.remove_orphans()
         self._tell("images")
         for digest in plan.images:
-            self._images += self._write(partial(self._drop_image, digest=digest))
+            self._images += self._write_journal(partial(self._drop_image, digest=digest))
         self._expire_leases()
         self._drop_layers(plan.layers)
         self._drop_dead_uploads()
@@ -162,6 +162,9 @@ class _Collection:
 
     def _write(self, change: Callable[[Transaction], int]) -> int:
         return self._store.index.write(change)
+
+    def _write_journal(self, change: Callable[[Transaction], int]) -> int:
+        return self._store.journal.write(self._store.index, change)
 
     def _drop_image(self, transaction: Transaction, digest: Digest) -> int:
         record = transaction.trash.get(digest)
@@ -203,7 +206,7 @@ class _Collection:
     def _drop_layers(self, layers: tuple[Digest, ...]) -> None:
         for start in range(0, len(layers), _LAYERS_PER_TRANSACTION):
             some = layers[start : start + _LAYERS_PER_TRANSACTION]
-            self._layers += self._write(partial(self._drop_some_layers, layers=some))
+            self._layers += self._write_journal(partial(self._drop_some_layers, layers=some))
 
     def _drop_some_layers(self, transaction: Transaction, layers: tuple[Digest, ...]) -> int:
         events: list[Event] = []

@@ -87,7 +87,7 @@ def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = N
         while True:
             places = _append_missing(store, writer, {digest: documents.manifest, config_digest: documents.config})
             try:
-                store.index.write(partial(change, writer=writer, places=places))
+                store.journal.write(store.index, partial(change, writer=writer, places=places))
             except _StaleError:
                 writer.rewind()
                 continue
@@ -228,7 +228,7 @@ def set_tag(store: OpenedStore, tag: str, digest: Digest) -> None:
             raise ImageNotFoundError(f"the store has no image {digest}")
         store.journal.append(transaction, _set_tag(transaction, name, digest))
 
-    store.index.write(change)
+    store.journal.write(store.index, change)
     store.journal.sync()
 
 
@@ -243,7 +243,7 @@ def remove_tag(store: OpenedStore, tag: str) -> None:
         _remove_tag(transaction, name, digest)
         store.journal.append(transaction, [untag_event(name)])
 
-    store.index.write(change)
+    store.journal.write(store.index, change)
     store.journal.sync()
 
 
@@ -288,7 +288,7 @@ def delete_image(store: OpenedStore, digest: Digest, ttl_seconds: float) -> list
         store.journal.append(transaction, [trash_event(digest, record)])
         return tags
 
-    tags = store.index.write(change)
+    tags = store.journal.write(store.index, change)
     store.journal.sync()
     return tags
 
@@ -301,7 +301,7 @@ def undelete_image(store: OpenedStore, text: str) -> Digest:
         store.journal.append(transaction, _restore(transaction, digest))
         return digest
 
-    digest = store.index.write(change)
+    digest = store.journal.write(store.index, change)
     store.journal.sync()
     return digest
 

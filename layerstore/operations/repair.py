@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from layerstore.errors import ContentDamagedError, DamagedError
 from layerstore.operations.damage import check_frame, mark_lost
 from layerstore.operations.heal import heal_chunks
+from layerstore.operations.images import image_config
 from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.operations.rewrite import forget_pack
 from layerstore.progress import OnProgress, Progress
@@ -45,6 +46,7 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
             on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
     healed = _heal_from(store, source) if source is not None else 0
     rewritten += _rewrite_records(store)
+    store.index.write(_link_layers)
     rewritten += _settle_packs(store)
     if not store.journal.is_sound(store.index):
         store.journal.checkpoint(store.index)
@@ -54,6 +56,15 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
     if on_progress is not None:
         on_progress(Progress("repair", str(store.layout.root), len(numbers), len(numbers), "frames"))
     return RepairReport(healed, lost, rewritten)
+
+
+def _link_layers(transaction: Transaction) -> None:
+    """A layer that was lost and pushed again belongs to the images that name it."""
+    for digest in [*transaction.images, *transaction.trash]:
+        for diff_id in image_config(transaction, digest).diff_ids:
+            layer = transaction.layers.get(diff_id)
+            if layer is not None and (layer.number, digest) not in transaction.layer_images:
+                transaction.layer_images.put((layer.number, digest), None)
 
 
 def _heal_from(store: OpenedStore, source: OpenedStore) -> int:

@@ -10,16 +10,19 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import sync_directory, sync_file, translate_os_errors
 from layerstore.storage.records import ImageRecord, TrashRecord
 
 Event = dict[str, Any]
+R = TypeVar("R")
 
 _SIZE = "journal_size"
 _TAIL = 1 << 16
@@ -33,8 +36,23 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def write(self, index: Index, change: Callable[[Transaction], R]) -> R:
+        """`Index.write` for a change that appends events: if it fails, they are cut off again. Call `sync` after it."""
+        try:
+            return index.write(change)
+        except BaseException:
+            with suppress(LayerstoreError):
+                index.write(self._cut)
+            raise
+
+    def _cut(self, transaction: Transaction) -> None:
+        # Under the writer lock: nobody else appends between the look at the size and the cut.
+        if self.path.exists():
+            with translate_os_errors(f"cannot write {self.path}"):
+                os.truncate(self.path, transaction.meta.get(_SIZE) or 0)
+
     def append(self, transaction: Transaction, events: Iterable[Event]) -> None:
-        """Add events as part of ``transaction``; call `sync` when it has committed."""
+        """Add events as part of the ``transaction`` of a `write`."""
         data = b"".join(encode_event(event) for event in events)
         offset = transaction.meta.get(_SIZE) or 0
         with translate_os_errors(f"cannot write {self.path}"):

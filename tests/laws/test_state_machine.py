@@ -407,14 +407,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.verify().is_clean
             for digest in self.live_images():
                 self.store.delete_image(digest, ttl=0)
-            for diff_id in self.layers:
-                if not any(diff_id in image.layers for image in self.images.values()):
-                    self.store.release_layer(diff_id)
+            self.store.collect_garbage(self.store.plan_collection(empty_trash=True))
             for lease, _ in self.leases.values():
                 lease.end()
-            self.store.collect_garbage(self.store.plan_collection(empty_trash=True))
+            for diff_id in self.store.layers:
+                self.store.release_layer(diff_id)
+            self.store.collect_garbage()
             assert (len(self.store.layers), len(self.store.images), self.store.stats().chunks) == (0, 0, 0)
-            self.store.verify(full=False)
+            assert packs_on_disk(self.store) == 48 * len(list((self.store.path / "packs").iterdir()))
+            assert self.store.verify(full=False).is_clean
         finally:
             self.store.close()
             self.patch.undo()
