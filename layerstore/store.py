@@ -111,6 +111,7 @@ class Store:
         layout = create_layout(Path(path), config)
         try:
             opened = OpenedStore(layout, config, create=True)
+            opened.journal.sync()  # makes the file: its name becomes durable with the others
             sync_layout(layout)
             write_config(layout, config)
         except BaseException:

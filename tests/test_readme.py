@@ -22,7 +22,7 @@ def masked(text: str) -> str:
     text = re.sub(r"\b[0-9a-f]{12}\b", "SHORT", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", "TIME", text)
     text = re.sub(r"[\d.,]+ (B|KiB|MiB|GiB)\b", "SIZE", text)
-    text = re.sub(r"\d+ chunks", "CHUNKS", text)  # where FastCDC cuts depends on nothing here, but owners do
+    text = re.sub(r"\d+ chunks", "CHUNKS", text)  # headers name the owner, so chunks of them differ
     text = re.sub(r"/\S+/store\b", "STORE", text)
     return re.sub(r"[ ]+", " ", text).strip()
 

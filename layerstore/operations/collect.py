@@ -117,6 +117,7 @@ def _dead_uploads(transaction: Transaction, live: LiveLeases) -> list[int]:
 
 def collect(store: OpenedStore, plan: CollectionPlan, on_progress: OnProgress | None = None) -> CollectionReport:
     """Carry out a plan. What has come into use since it was made stays."""
+    store.check_writable()
     with store.lock("collect"):
         collection = _Collection(store, on_progress)
         collection.run(plan)

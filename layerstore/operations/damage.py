@@ -153,7 +153,8 @@ def _switch(transaction: Transaction, check: FrameCheck, frame: EncodedFrame, pl
     for position in check.bad:
         transaction.lost.put(frame.ids[position], (check.number, position))
         # A chunk row that could not be read back is made whole again on the way.
-        transaction.chunks.put(frame.ids[position], (check.number, position))
+        if frame.ids[position] not in transaction.chunks:
+            transaction.chunks.put(frame.ids[position], (check.number, position))
     return len(check.bad)
 
 

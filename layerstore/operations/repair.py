@@ -34,6 +34,7 @@ class RepairReport:
 
 def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgress | None = None) -> RepairReport:
     """Mark every damaged chunk as lost, then heal what ``source`` has. Counts and names are never touched."""
+    store.check_writable()
     store.packs.close()  # a file that was put in another's place since is the one to look at
     rewritten = _rewrite_headers(store)
     with store.index.read() as transaction:

@@ -9,7 +9,8 @@ from functools import partial
 from layerstore.digest import Digest
 from layerstore.errors import ContentDamagedError
 from layerstore.operations.counting import mark_dead
-from layerstore.operations.forecast import dead_bytes, is_thin, updated_counts
+from layerstore.operations.dead_frames import forget_chunk, remove_some_dead_frames
+from layerstore.operations.forecast import dead_bytes, is_thin
 from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.storage.frames import (
     EncodedFrame,
@@ -17,7 +18,6 @@ from layerstore.storage.frames import (
     Positions,
     decode_meta,
     encode_frame,
-    read_frame_meta,
 )
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import translate_os_errors
@@ -103,36 +103,11 @@ class PackCollector:
     def remove_dead_frames(self, tell: Callable[[], None]) -> None:
         """Work off the list of frames whose counts reached or left zero."""
         while True:
-            with self._store.index.read() as transaction:
-                batch = _next_touched(transaction)
-            if not batch:
+            looked_at, removed = remove_some_dead_frames(self._store)
+            self.frames += removed
+            if not looked_at:
                 return
-            metas = self._metas(batch)
-            self.frames += self._store.index.write(partial(_settle, batch=batch, metas=metas))
-            for number in batch:
-                self._store.frames.forget(number)
             tell()
-
-    def _metas(self, batch: dict[int, FrameRecord]) -> dict[int, FrameMeta]:
-        metas = {}
-        unreadable = set()
-        for number, record in batch.items():
-            try:
-                metas[number] = read_frame_meta(self._store.packs, number, record)
-            except ContentDamagedError:
-                unreadable.add(number)
-        if unreadable:
-            # Damage must not stop collection: find the ChunkIDs the long way round.
-            metas |= self._search_ids(unreadable, batch)
-        return metas
-
-    def _search_ids(self, numbers: set[int], batch: dict[int, FrameRecord]) -> dict[int, FrameMeta]:
-        ids = {number: [bytes(32)] * len(batch[number].lengths) for number in numbers}
-        with self._store.index.read() as transaction:
-            for identity, (frame, position) in transaction.chunks.items():
-                if frame in ids and position < len(ids[frame]):
-                    ids[frame][position] = identity
-        return {n: FrameMeta(batch[n].digest, batch[n].lengths, batch[n].states, ids[n]) for n in numbers}
 
     def remove_packs(self, tell: Callable[[], None]) -> None:
         """Unlink packs that are dead and rewrite thin ones, among those whose dead bytes grew."""
@@ -272,48 +247,6 @@ def _is_dead(record: PackRecord | None) -> bool:
     return record is not None and record.dead_bytes >= record.size - PACK_HEADER.size
 
 
-def _next_touched(transaction: Transaction) -> dict[int, FrameRecord]:
-    batch: dict[int, FrameRecord] = {}
-    positions = 0
-    for number in transaction.touched_frames:
-        record = transaction.frames[number]
-        batch[number] = record
-        positions += len(record.lengths)
-        if positions >= _POSITIONS_PER_TRANSACTION:
-            break
-    return batch
-
-
-def _settle(transaction: Transaction, batch: dict[int, FrameRecord], metas: dict[int, FrameMeta]) -> int:
-    """Remove those frames of a batch that are dead; note the dead share of the others. How many were removed."""
-    removed = 0
-    any_lost = len(transaction.lost) > 0
-    for number in batch:
-        transaction.touched_frames.delete(number)
-        record = transaction.frames.get(number)
-        counts = transaction.counts.get(number)
-        if record is None or counts is None:
-            continue
-        updated, grown = updated_counts(record, counts)
-        mark_dead(transaction, record.place.pack, grown)
-        if any(counts.counts):
-            transaction.counts.put(number, updated)
-            continue
-        transaction.frames.delete(number)
-        transaction.counts.delete(number)
-        for position, identity in enumerate(metas[number].ids):
-            _forget_chunk(transaction, identity, (number, position), any_lost)
-        removed += 1
-    return removed
-
-
-def _forget_chunk(transaction: Transaction, identity: bytes, where: tuple[int, int], any_lost: bool) -> None:
-    if transaction.chunks.get(identity) == where:
-        transaction.chunks.delete(identity)
-    if any_lost and transaction.lost.get(identity) == where:
-        transaction.lost.delete(identity)
-
-
 def _batches(heads: Iterator[PackRecordHead]) -> Iterator[list[PackRecordHead]]:
     batch: list[PackRecordHead] = []
     size = 0
@@ -353,4 +286,4 @@ def _switch_frame(transaction: Transaction, moved: _MovedFrame) -> None:
         mark_dead(transaction, moved.after.place.pack, dead)
     any_lost = len(transaction.lost) > 0
     for position, identity in moved.holes:
-        _forget_chunk(transaction, identity, (moved.number, position), any_lost)
+        forget_chunk(transaction, identity, (moved.number, position), any_lost)

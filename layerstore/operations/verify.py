@@ -193,8 +193,11 @@ class _Checker:
             rows.setdefault(frame, bytearray(positions))[position] += 1
         for number, record in transaction.frames.items():
             seen = rows.get(number, bytearray(len(record.states)))
+            counts = self._counts.get(number, array("I", bytes(4 * len(record.states))))
             for position, state in enumerate(record.states):
-                if (seen[position] == 1) != (state != FrameState.HOLE):
+                # A position that nothing refers to may have lost its row to a collection that goes on.
+                needed = state != FrameState.HOLE and counts[position]
+                if seen[position] > (state != FrameState.HOLE) or (needed and not seen[position]):
                     self._add("index", f"position {position} of frame {number} has {seen[position]} chunk rows", number)
 
     def _check_images(self, transaction: Transaction) -> None:

@@ -30,6 +30,7 @@ def walk(path: Path) -> list[str]:
                         problems.append(f"table {spec.name}, key {key[:40].hex()}: {error}")
                         if len(problems) >= _PROBLEMS_MAX:
                             return problems
+        index.check_pages()
     finally:
         index.close()
     return problems

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +26,7 @@ from layerstore.errors import (
     StoreClosedError,
 )
 from layerstore.storage import tables
+from layerstore.storage.layout import os_error
 from layerstore.storage.records import seal, unseal
 from layerstore.storage.tables import TABLES, TableSpec
 
@@ -38,6 +39,10 @@ MAP_SIZE = 1 << 40
 
 _MAP_SIZE_SMALLEST = 1 << 28
 _READERS_MAX = 1024
+_NO_PAGE = (1 << 64) - 1
+_DATA_SIZE_MAX = 1 << 44
+_LOCK_FILE_SIZE = 17 << 12
+"""Room for LMDB's head and 64 bytes a reader."""
 _META_END = 152
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -260,6 +265,17 @@ class Index:
         with self._gate.shared(), _translate_errors(f"cannot copy the index to {path}"):
             self._environment.copy(str(path), compact=True)
 
+    def check_pages(self) -> None:
+        """Read every page that is in use, LMDB's list of free pages too. Raises `IndexDamagedError`."""
+        self._check_usable()
+        with (
+            self._gate.shared(),
+            _translate_errors("the index's pages are damaged"),
+            Path(os.devnull).open("wb") as nothing,
+        ):
+            # A compact copy counts all pages and compares their number with what the list of free ones leaves.
+            self._environment.copyfd(nothing.fileno(), compact=True)
+
     def reader_check(self) -> int:
         """Free the slots of readers whose process is dead; how many there were."""
         self._check_usable()
@@ -358,30 +374,61 @@ class _Gate:
         return self.exclusive(own=getattr(self._local, "depth", 1))
 
 
-def _refuse_cut_file(path: Path) -> None:
-    """Raise `IndexDamagedError` for a data file that ends before the pages it says it has.
+def _guard_against_cut_file(path: Path, read_only: bool) -> None:
+    """Raise `IndexDamagedError` if the data file lacks a root page, and let it be as long as its pages.
 
-    LMDB maps the file and would die of SIGBUS on the first page that is missing. The layout of the two meta pages is
-    that of LMDB 0.9 (lmdb.h, "MDB_meta" in mdb.c): page size at 40, last page at 136, transaction at 144.
+    LMDB maps the file and would die of SIGBUS on a page beyond its end. A file may rightly be shorter than its last
+    page: one that was freed in the transaction that took it is never written. So only a missing root is certain
+    damage; the rest gets zeros, which LMDB refuses as a page. The layout of the two meta pages is that of LMDB 0.9
+    (MDB_meta in mdb.c): page size at 40, roots of the free and main tree at 80 and 128, last page at 136, transaction
+    at 144.
     """
     try:
-        with (path / "data.mdb").open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first = file.read(_META_END)
-            page_size = int.from_bytes(first[40:44], sys.byteorder)
-            file.seek(page_size if 512 <= page_size <= 1 << 16 else 4096)
-            second = file.read(_META_END)
+        file = (path / "data.mdb").open("rb" if read_only else "r+b")
     except FileNotFoundError:
         return
-    metas = [meta for meta in (first, second) if len(meta) == _META_END]
-    newest = max(metas, key=lambda meta: int.from_bytes(meta[144:152], sys.byteorder), default=b"")
-    pages = int.from_bytes(newest[136:144], sys.byteorder) + 1
-    if size and (len(metas) < 2 or pages * page_size > size):
-        raise IndexDamagedError(f"{path / 'data.mdb'} is cut short; run `layerstore rebuild-index`")
+    with file:
+        first = file.read(_META_END)
+        page_size = int.from_bytes(first[40:44], sys.byteorder)
+        file.seek(page_size if 512 <= page_size <= 1 << 16 else 4096)
+        second = file.read(_META_END)
+        # The size comes last: a writer may let the file grow meanwhile, and commits after that.
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        metas = [meta for meta in (first, second) if len(meta) == _META_END]
+        newest = max(metas, key=lambda meta: int.from_bytes(meta[144:152], sys.byteorder), default=b"")
+        free, main, last = (int.from_bytes(newest[start : start + 8], sys.byteorder) for start in (80, 128, 136))
+        roots = [root for root in (free, main) if root != _NO_PAGE]
+        if len(metas) < 2 or any((root + 1) * page_size > size for root in roots):
+            raise IndexDamagedError(f"{path / 'data.mdb'} is cut short; run `layerstore rebuild-index`")
+        end = (last + 1) * page_size
+        if size < end <= _DATA_SIZE_MAX and not read_only and hasattr(os, "posix_fallocate"):
+            # It never cuts nor overwrites what another process writes there just now. A full disk is no reason to stop.
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), end - 1, 1)
+
+
+def _allocate_lock_file(path: Path) -> None:
+    """Give LMDB's lock file its blocks: LMDB writes to it through a memory map, and on a full disk would die of SIGBUS.
+
+    Only for an index that is not open in this process: closing the file drops this process's locks on it.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o755)  # LMDB's own mode
+    try:
+        status = os.fstat(descriptor)
+        if status.st_blocks * 512 < max(status.st_size, 1):
+            os.posix_fallocate(descriptor, 0, status.st_size or _LOCK_FILE_SIZE)
+    finally:
+        os.close(descriptor)
 
 
 def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Environment":
-    _refuse_cut_file(path)
+    _guard_against_cut_file(path, read_only)
+    if not read_only:
+        _allocate_lock_file(path)
     while True:
         try:
             return lmdb.open(
@@ -474,7 +521,7 @@ def _translate_errors(what: str) -> Iterator[None]:
     except lmdb.Error as error:
         raise _unclassified(error, what) from error
     except OSError as error:
-        raise StorageError(f"{what}: {error.strerror or error}") from error
+        raise os_error(error, what) from error
 
 
 def _unclassified(error: lmdb.Error, what: str) -> LayerstoreError:

@@ -53,6 +53,12 @@ class OpenedStore:
         if self._pid != os.getpid():
             raise StoreClosedError("this store was opened before a fork; open it anew in the child process")
 
+    def check_writable(self) -> None:
+        """`check_usable`, and raise `ReadOnlyError` for a store that was opened read-only."""
+        self.check_usable()
+        if self.read_only:
+            raise ReadOnlyError("the store was opened read-only")
+
     def take_numbers(self, counter: str, count: int) -> int:
         """The first of ``count`` consecutive numbers that nobody else ever gets. Most calls touch no disk."""
         with self._session_lock:
