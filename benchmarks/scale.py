@@ -164,9 +164,7 @@ def main() -> int:
         large = collect_figures(folder, 19, options.garbage)
         document["collection"] = {"from 2 layers": small, "from 20 layers": large}
         print(f"collecting {options.garbage} chunks: {small['chunks per second']:.0f} chunks/s (reach: 50,000)")
-        print(
-            f"  the same from a store 10 times as large: {large['seconds'] / small['seconds']:.2f} times as long (reach: 1.3)"
-        )
+        print(f"  from a store 10 times as large: {large['seconds'] / small['seconds']:.2f} times as long (reach: 1.3)")
         document["mixed"] = mixed = mixed_garbage(folder, 8, 4000)
         print(f"deleting every other image of 8 that share half: disk / live {mixed['disk / live']:.2f} (reach: 1.2)")
         with Store.create(folder / "large") as big:

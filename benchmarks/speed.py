@@ -25,7 +25,7 @@ from pyfastcdc import FastCDC
 from layerstore import Store
 from layerstore._zstd import zstd
 
-FRAME_SIZE = 1 << 20
+FRAME_SIZE = 2 << 20
 READ_SIZE = 1 << 20
 
 
@@ -131,7 +131,7 @@ class Discard:
 def run(path: Path, folder: Path, rounds: int) -> tuple[list[Row], dict[str, float]]:
     """All measurements on one tar."""
     costs: dict[str, list[tuple[Cost, Cost]]] = {"first push": [], "push, already present": [], "pull": []}
-    level = 3
+    level = 5  # the store's default
     frames, sizes = compressed_frames(path, level)
     lock_ms, index_share, open_ms, look_up_ms = 0.0, 0.0, [], []
     for number in range(rounds):

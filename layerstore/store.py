@@ -99,7 +99,7 @@ class Store:
         """Make a store in a new or empty folder, and open it.
 
         ``frame_size`` (bytes, 2 MiB by default) is how much is compressed together, ``pack_size_max`` (bytes, 64 MiB)
-        when a pack is full, ``compression_level`` (3) that of zstd, ``trash_ttl`` (seconds, one day) how long a
+        when a pack is full, ``compression_level`` (5) that of zstd, ``trash_ttl`` (seconds, one day) how long a
         deleted image can be brought back. Raises `StoreExistsError`, `UnsupportedPlaceError`, `InvalidOptionError`.
         """
         config = new_config(

@@ -25,7 +25,7 @@ from layerstore.store import Store
 )
 @click.option("--frame-size", type=size, metavar="SIZE", help="How much is compressed together; 2MiB by default.")
 @click.option("--pack-size-max", type=size, metavar="SIZE", help="When a pack is full; 64MiB by default.")
-@click.option("--compression-level", type=int, metavar="LEVEL", help="zstd's level, -7 to 19; 3 by default.")
+@click.option("--compression-level", type=int, metavar="LEVEL", help="zstd's level, -7 to 19; 5 by default.")
 @click.option("--trash-ttl", type=duration, metavar="DURATION", help="How long deleted images stay; 24h by default.")
 def init(
     settings: Settings,

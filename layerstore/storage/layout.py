@@ -46,7 +46,7 @@ class StoreConfig(BaseModel):
     """A frame is closed as soon as its chunks have this many bytes together."""
     pack_size_max: int = Field(default=64 << 20, ge=1 << 12, le=1 << 40)
     """A pack gets no further batch once it has this many bytes."""
-    compression_level: int = Field(default=3, ge=-7, le=19)
+    compression_level: int = Field(default=5, ge=-7, le=19)
     trash_ttl_seconds: int = Field(default=24 * 3600, ge=0, le=10 * 365 * 24 * 3600)
     """How long a deleted image can be brought back."""
 

@@ -25,15 +25,21 @@ class OpenedStore:
         self.layout = layout
         self.config = config
         self.read_only = read_only
-        self.index: Index = open_index(layout.index, read_only=read_only, create=create)
+        self._index: Index = open_index(layout.index, read_only=read_only, create=create)
         self.packs = PackReader(layout)
-        self.frames = FrameReader(self.index, self.packs)
+        self.frames = FrameReader(self._index, self.packs)
         self.journal = Journal(layout.journal)
         self._session: Session | None = None
         self._session_lock = threading.Lock()
         self._reserved: dict[str, tuple[int, int]] = {}
         self._pid = os.getpid()
         self._closed = False
+
+    @property
+    def index(self) -> Index:
+        """The index. Other stores of this process may share it, so it can be open when this store is closed."""
+        self.check_usable()
+        return self._index
 
     @property
     def session(self) -> Session:
@@ -107,4 +113,4 @@ class OpenedStore:
         self.frames.clear()
         if self._session is not None:
             self._session.end()
-        close_index(self.index)
+        close_index(self._index)
