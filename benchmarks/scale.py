@@ -172,6 +172,8 @@ def main() -> int:
             fill_index(big, options.chunks)
             print(f"index of {options.chunks} chunks: made in {time.perf_counter() - started:.0f} s", end=", ")
             print(f"{(folder / 'large' / 'index' / 'data.mdb').stat().st_blocks * 512 / 1e9:.2f} GB")
+            store_index = big._opened.index
+            store_index.write_seconds_max = 0.0
             ratios = []
             for number in range(options.rounds):
                 with Store.create(folder / f"empty-{number}") as empty:
@@ -181,7 +183,7 @@ def main() -> int:
                 f"push speed into it, against an empty store: {statistics.median(ratios):.2f} "
                 f"({min(ratios):.2f}-{max(ratios):.2f}) (reach: 0.7)"
             )
-            print(f"longest time the write lock was held: {big.write_seconds_max * 1e3:.0f} ms, filling included")
+            print(f"longest time the write lock was held by these pushes: {big.write_seconds_max * 1e3:.0f} ms (reach: 20)")
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0

@@ -1,0 +1,6 @@
+"""The model and the children of the crash tests serve here, too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "crash"))
