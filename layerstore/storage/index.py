@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import lmdb
 
@@ -37,9 +37,16 @@ R = TypeVar("R")
 MAP_SIZE = 1 << 40
 """Address space, not memory or disk: LMDB's file grows as it is written."""
 
+FORKED = (
+    "this process was forked from one that has the store open, which LMDB cannot share; close the store before the "
+    "fork, or start the process anew (multiprocessing: spawn or forkserver)"
+)
+
 _MAP_SIZE_SMALLEST = 1 << 28
 _READERS_MAX = 1024
 _NO_PAGE = (1 << 64) - 1
+_PAGE_SIZES = frozenset(1 << bits for bits in range(8, 17))
+_LOOKS = 20
 _DATA_SIZE_MAX = 1 << 44
 _LOCK_FILE_SIZE = 17 << 12
 """Room for LMDB's head and 64 bytes a reader."""
@@ -322,7 +329,7 @@ class Index:
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
-            raise StoreClosedError("this store was opened before a fork; open it anew in the child process")
+            raise StoreClosedError(FORKED)
         if self._closed:
             raise StoreClosedError("the store is closed")
 
@@ -374,39 +381,71 @@ class _Gate:
         return self.exclusive(own=getattr(self._local, "depth", 1))
 
 
-def _guard_against_cut_file(path: Path, read_only: bool) -> None:
-    """Raise `IndexDamagedError` if the data file lacks a root page, and let it be as long as its pages.
+def _guard_against_damage(path: Path, read_only: bool) -> None:
+    """Raise `IndexDamagedError` for what LMDB would not see in its two meta pages, which have no checksums.
+
+    A flipped bit in the number of a transaction would bring back an older state as if nothing had happened since. LMDB
+    writes the two pages in turn, even numbers to the first, so they differ by one.
 
     LMDB maps the file and would die of SIGBUS on a page beyond its end. A file may rightly be shorter than its last
     page: one that was freed in the transaction that took it is never written. So only a missing root is certain
-    damage; the rest gets zeros, which LMDB refuses as a page. The layout of the two meta pages is that of LMDB 0.9
-    (MDB_meta in mdb.c): page size at 40, roots of the free and main tree at 80 and 128, last page at 136, transaction
-    at 144.
+    damage; the rest gets zeros, which LMDB refuses as a page.
     """
     try:
         file = (path / "data.mdb").open("rb" if read_only else "r+b")
     except FileNotFoundError:
         return
     with file:
-        first = file.read(_META_END)
-        page_size = int.from_bytes(first[40:44], sys.byteorder)
-        file.seek(page_size if 512 <= page_size <= 1 << 16 else 4096)
-        second = file.read(_META_END)
-        # The size comes last: a writer may let the file grow meanwhile, and commits after that.
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return
-        metas = [meta for meta in (first, second) if len(meta) == _META_END]
-        newest = max(metas, key=lambda meta: int.from_bytes(meta[144:152], sys.byteorder), default=b"")
-        free, main, last = (int.from_bytes(newest[start : start + 8], sys.byteorder) for start in (80, 128, 136))
-        roots = [root for root in (free, main) if root != _NO_PAGE]
-        if len(metas) < 2 or any((root + 1) * page_size > size for root in roots):
+        for _ in range(_LOOKS):
+            metas = _Meta.read(file.fileno())
+            size = os.fstat(file.fileno()).st_size  # after the pages: a writer first lets the file grow, then commits
+            if not size:
+                return
+            if _are_in_turn(metas):
+                break
+            time.sleep(0.01)  # perhaps another process has committed twice between our two looks
+        else:
+            raise IndexDamagedError(f"the head of {path / 'data.mdb'} is damaged; run `layerstore rebuild-index`")
+        newest = max(metas, key=lambda meta: meta.transaction)
+        if any((root + 1) * newest.page_size > size for root in newest.roots):
             raise IndexDamagedError(f"{path / 'data.mdb'} is cut short; run `layerstore rebuild-index`")
-        end = (last + 1) * page_size
+        end = (newest.last_page + 1) * newest.page_size
         if size < end <= _DATA_SIZE_MAX and not read_only and hasattr(os, "posix_fallocate"):
             # It never cuts nor overwrites what another process writes there just now. A full disk is no reason to stop.
             with suppress(OSError):
                 os.posix_fallocate(file.fileno(), end - 1, 1)
+
+
+class _Meta(NamedTuple):
+    """What a meta page of LMDB 0.9 says (MDB_meta in mdb.c)."""
+
+    page_size: int
+    roots: list[int]
+    last_page: int
+    transaction: int
+
+    @classmethod
+    def read(cls, descriptor: int) -> "list[_Meta]":
+        """Those meta pages of a data file that are there."""
+        page_size = int.from_bytes(os.pread(descriptor, 4, 40), sys.byteorder)
+        if page_size not in _PAGE_SIZES:
+            return []
+        raw = [os.pread(descriptor, _META_END, start) for start in (0, page_size)]
+        return [cls._parse(page_size, one) for one in raw if len(one) == _META_END]
+
+    @classmethod
+    def _parse(cls, page_size: int, raw: bytes) -> Self:
+        free, main, last, transaction = (
+            int.from_bytes(raw[start : start + 8], sys.byteorder) for start in (80, 128, 136, 144)
+        )
+        return cls(page_size, [root for root in (free, main) if root != _NO_PAGE], last, transaction)
+
+
+def _are_in_turn(metas: list[_Meta]) -> bool:
+    if len(metas) != 2:
+        return False
+    first, second = (meta.transaction for meta in metas)
+    return first == second == 0 or (abs(first - second) == 1 and first % 2 == 0)
 
 
 def _allocate_lock_file(path: Path) -> None:
@@ -426,7 +465,7 @@ def _allocate_lock_file(path: Path) -> None:
 
 
 def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Environment":
-    _guard_against_cut_file(path, read_only)
+    _guard_against_damage(path, read_only)
     if not read_only:
         _allocate_lock_file(path)
     while True:
@@ -453,6 +492,14 @@ _OPEN: dict[tuple[int, int], tuple[Index, int]] = {}
 _OPEN_LOCK = threading.Lock()
 
 
+def _renew_lock_after_fork() -> None:
+    global _OPEN_LOCK
+    _OPEN_LOCK = threading.Lock()  # a thread that does not exist in the child may have held it
+
+
+os.register_at_fork(after_in_child=_renew_lock_after_fork)
+
+
 def open_index(path: Path, *, read_only: bool, create: bool = False, map_size: int = MAP_SIZE) -> Index:
     """The process's one `Index` for ``path``. LMDB forbids to open an environment twice in a process."""
     with _translate_errors(f"cannot open the index at {path}"), _OPEN_LOCK:
@@ -463,7 +510,7 @@ def open_index(path: Path, *, read_only: bool, create: bool = False, map_size: i
         key = (status.st_dev, status.st_ino)
         index, users = _OPEN.get(key, (None, 0))
         if index is not None and index._pid != os.getpid():
-            index, users = None, 0
+            raise StoreClosedError(FORKED)  # lmdb would say no, and closing what came by the fork breaks the parent's
         if index is not None and index.read_only and not read_only:
             raise ReadOnlyError("this process has the store open read-only already; close that first")
         if index is None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from layerstore.errors import ReadOnlyError, StoreClosedError
 from layerstore.storage.frames import FrameReader
-from layerstore.storage.index import Index, close_index, open_index
+from layerstore.storage.index import FORKED, Index, close_index, open_index
 from layerstore.storage.journal import Journal
 from layerstore.storage.layout import Layout, StoreConfig
 from layerstore.storage.leases import Session, lease_layer
@@ -57,7 +57,7 @@ class OpenedStore:
         if self._closed:
             raise StoreClosedError("the store is closed")
         if self._pid != os.getpid():
-            raise StoreClosedError("this store was opened before a fork; open it anew in the child process")
+            raise StoreClosedError(FORKED)
 
     def check_writable(self) -> None:
         """`check_usable`, and raise `ReadOnlyError` for a store that was opened read-only."""

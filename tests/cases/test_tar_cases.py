@@ -251,13 +251,12 @@ def test_a_name_that_stands_twice_is_listed_twice_and_the_last_one_counts(store:
 
 
 def test_odd_names_of_a_tree_are_kept(store: Store, tmp_path: Path) -> None:
-    tree = os.fsencode(tmp_path / "tree")
+    tree = tmp_path / "tree"
     names = [b"\xff\xfe not utf-8", b"new\nline", b"n" * 255, b"-rf", b"*", " ünï".encode()]
-    os.mkdir(tree)
+    tree.mkdir()
     for name in names:
-        with open(tree + b"/" + name, "wb") as file:
-            file.write(name)
-    layer = store.push_tree(os.fsdecode(tree)).layer
+        (tree / os.fsdecode(name)).write_bytes(name)
+    layer = store.push_tree(tree).layer
     assert sorted(entries(layer)) == sorted(names)
 
 

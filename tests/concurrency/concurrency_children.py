@@ -101,7 +101,7 @@ def collect_until_told(path: str) -> None:
 
 
 def use_after_fork(path: str) -> None:
-    """The child is told that it cannot use the store, can open it anew, and the parent's goes on working."""
+    """The child is told that it cannot use the store, and the parent's goes on working."""
     warnings.simplefilter("error")
     store = Store.open(path)
     first = store.push_layer(LAYERS["base"]).layer
@@ -119,6 +119,7 @@ def use_after_fork(path: str) -> None:
                 lambda: store.create_image([first]),
                 lambda: store.lease(5),
                 lambda: store.stats(),
+                lambda: Store.open(path),  # LMDB cannot have it twice, nor close what is the parent's
             ):
                 try:
                     use()
@@ -127,11 +128,7 @@ def use_after_fork(path: str) -> None:
                 else:
                     print("not refused after", refused, file=sys.stderr, flush=True)
             store.close()
-            with Store.open(path) as again:
-                again.push_layer(LAYERS["wide"])
-                again.pull_layer(first, io.BytesIO())
-                again.collect_garbage()
-            status = 0 if refused == 8 else 2
+            status = 0 if refused == 9 else 2
         except BaseException:
             traceback.print_exc()
         finally:
@@ -156,17 +153,17 @@ def fork_during_a_push(path: str) -> None:
     pushing.start()
     opening.start()
     children = []
-    for number in range(20):
+    for _ in range(30):
         child = os.fork()
         if not child:
             status = 1
             try:
-                with Store.open(path) as again:
-                    again.push_layer(noise(30_000, number))
-                try:
-                    store.push_layer(b"x")
-                except StoreClosedError:
-                    status = 0
+                for use in (lambda: store.push_layer(b"x"), lambda: Store.open(path)):
+                    try:
+                        use()
+                    except StoreClosedError:
+                        status -= 1
+                status += 1
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -187,7 +184,7 @@ def fork_during_a_push(path: str) -> None:
             time.sleep(0.01)
     pushing.join()
     opening.join()
-    assert len(store.layers) == 21
+    assert len(store.layers) == 1
     assert store.verify().is_clean
     store.close()
 

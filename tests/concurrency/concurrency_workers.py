@@ -90,9 +90,11 @@ def pusher(path: str, seed: int, seconds: float) -> dict:
                 store.delete_image(digest, ttl=0)
                 own = {t: one for t, one in own.items() if one[0] != digest}
                 assert digest not in store.images
-    return {"turns": turns, "images": {digest: layers for digest, layers in own.values()}, "tags": {
-        tag: digest for tag, (digest, _) in own.items()
-    }}
+    return {
+        "turns": turns,
+        "images": {digest: layers for digest, layers in own.values()},
+        "tags": {tag: digest for tag, (digest, _) in own.items()},
+    }
 
 
 def collector(path: str, seed: int, seconds: float) -> dict:

@@ -113,6 +113,15 @@ def test_damage_is_reported_or_refused_and_nothing_wrong_comes_out(filled: Path,
         assert verified or status < 0 or said[0][0] == "refused"
 
 
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.parametrize("bit", range(0, 64, 3))
+def test_an_older_state_does_not_come_back_by_a_flipped_bit(filled: Path, page: int, bit: int) -> None:
+    """LMDB goes by the greater of two transaction numbers, which stand in its first two pages without a checksum."""
+    flip(filled / "index" / "data.mdb", PAGE * page + 144 + bit // 8, 1 << bit % 8)
+    with pytest.raises(IndexDamagedError, match="head"):
+        Store.open(filled, read_only=True)
+
+
 @pytest.mark.parametrize("what", ["zero page", "noise page", "cut", "meta"])
 def test_rebuilding_heals_the_index(filled: Path, what: str) -> None:
     damage(filled / "index" / "data.mdb", what, random.Random(f"rebuild {what}"))
