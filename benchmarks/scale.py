@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.speed import interpreter_tar
 from layerstore import Store
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
@@ -152,7 +153,9 @@ def main() -> int:
         epilog="example:\n  python -m benchmarks.scale --chunks 20000000 --tar layer.tar",
     )
     parser.add_argument("--chunks", type=int, default=20_000_000, help="chunks of the large store")
-    parser.add_argument("--tar", type=Path, required=True, help="what is pushed, changed so that all of it is new")
+    parser.add_argument(
+        "--tar", type=Path, help="what is pushed, changed so that all is new; by default the standard library"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--garbage", type=int, default=50_000, help="chunks that are collected")
     parser.add_argument("--json", type=Path)
@@ -160,6 +163,7 @@ def main() -> int:
     document: dict[str, object] = {}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         folder = Path(name)
+        path = options.tar or interpreter_tar(folder)
         small = collect_figures(folder, 1, options.garbage)
         large = collect_figures(folder, 19, options.garbage)
         document["collection"] = {"from 2 layers": small, "from 20 layers": large}
@@ -177,7 +181,7 @@ def main() -> int:
             ratios = []
             for number in range(options.rounds):
                 with Store.create(folder / f"empty-{number}") as empty:
-                    ratios.append(push_seconds(empty, options.tar, 2 * number) / push_seconds(big, options.tar, number))
+                    ratios.append(push_seconds(empty, path, number) / push_seconds(big, path, number))
             document["push into large / empty"] = ratios
             print(
                 f"push speed into it, against an empty store: {statistics.median(ratios):.2f} "

@@ -14,7 +14,7 @@ from layerstore.tar.splitter import Piece, PieceKind
 
 BATCH_SIZE_MAX = 32 << 20
 """Bytes of a layer in one batch; a batch is closed at the first end of a chunk beyond."""
-BATCH_CHUNKS_MAX = 3000
+BATCH_CHUNKS_MAX = 1500
 """Chunks in one batch. It bounds how long the commit holds the writer lock."""
 _SKELETON_CHUNK_SIZE = 8192
 """Skeleton is cut when the batch is sealed; until then so many bytes count as a chunk."""
