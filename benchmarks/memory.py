@@ -116,7 +116,7 @@ def main() -> int:
         case ["pull", root]:
             pull(Path(root))
         case _:
-            with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+            with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as name:
                 run(options.size, Path(name))
     return 0
 

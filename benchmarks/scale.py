@@ -161,7 +161,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     document: dict[str, object] = {}
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as name:
         folder = Path(name)
         path = options.tar or interpreter_tar(folder)
         small = collect_figures(folder, 1, options.garbage)
@@ -187,9 +187,8 @@ def main() -> int:
                 f"push speed into it, against an empty store: {statistics.median(ratios):.2f} "
                 f"({min(ratios):.2f}-{max(ratios):.2f}) (reach: 0.7)"
             )
-            print(
-                f"longest time the write lock was held by these pushes: {big.write_seconds_max * 1e3:.0f} ms (reach: 20)"
-            )
+            held = big.write_seconds_max * 1e3
+            print(f"longest time the write lock was held by these pushes: {held:.0f} ms (reach: 20)")
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0

@@ -376,9 +376,18 @@ class _Gate:
                 self._waiting -= 1
                 self._condition.notify_all()
 
-    def upgraded(self) -> Any:
-        """`exclusive` for a thread that is inside `shared`."""
-        return self.exclusive(own=getattr(self._local, "depth", 1))
+    @contextmanager
+    def upgraded(self) -> Iterator[None]:
+        """`exclusive` for a thread that is inside `shared` and has not begun its transaction yet."""
+        with self._condition:
+            self._inside -= 1  # several threads may come here at once, and must not wait for each other
+            self._condition.notify_all()
+        try:
+            with self.exclusive(own=getattr(self._local, "depth", 1) - 1):
+                yield
+        finally:
+            with self._condition:
+                self._inside += 1
 
 
 def _guard_against_damage(path: Path, read_only: bool) -> None:
@@ -493,7 +502,7 @@ _OPEN_LOCK = threading.Lock()
 
 
 def _renew_lock() -> None:
-    global _OPEN_LOCK  # noqa: PLW0603 - a thread of the parent may hold the old one, and is not here to let go of it
+    global _OPEN_LOCK  # a thread of the parent may hold the old one, and is not here to let go of it
     _OPEN_LOCK = threading.Lock()
 
 
