@@ -144,7 +144,7 @@ def use_after_fork(path: str) -> None:
     store.close()
 
 
-def fork_during_a_push(path: str) -> None:
+def fork_during_a_push(path: str) -> None:  # noqa: C901 - parent and child are told together
     """Forks while threads of a push hold all kinds of locks: neither process is blocked."""
     warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of exactly this
     use_small_batches()

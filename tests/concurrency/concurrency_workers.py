@@ -92,7 +92,7 @@ def pusher(path: str, seed: int, seconds: float) -> dict:
                 assert digest not in store.images
     return {
         "turns": turns,
-        "images": {digest: layers for digest, layers in own.values()},
+        "images": dict(own.values()),
         "tags": {tag: digest for tag, (digest, _) in own.items()},
     }
 

@@ -17,6 +17,7 @@ from samples import noise, packs_on_disk
 
 from layerstore import Store
 from layerstore.errors import LayerNotFoundError, StoreClosedError
+from layerstore.storage.index import _Gate
 
 CHILDREN = Path(__file__).with_name("concurrency_children.py")
 
@@ -308,3 +309,23 @@ def test_fork(name: str, path: Path) -> None:
         store.collect_garbage()
         assert_clean(store)
         assert_nothing_left_behind(store)
+
+
+def test_threads_that_all_find_the_map_grown() -> None:
+    """Each must wait for the transactions of the others, but not for others that wait like itself."""
+    gate = _Gate()
+    all_inside = threading.Barrier(4)
+    done: list[int] = []
+
+    def begin() -> None:
+        with gate.shared():
+            all_inside.wait(5)
+            with gate.upgraded():
+                done.append(1)
+
+    threads = [threading.Thread(target=begin, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert len(done) == 4

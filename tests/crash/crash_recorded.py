@@ -1,4 +1,4 @@
-"""A scenario in a process whose file operations are recorded: ``python crash_recorded.py SCENARIO STORE SAID [BUG]``."""
+"""A scenario whose file operations are recorded: ``python crash_recorded.py SCENARIO STORE SAID [BUG]``."""
 
 import sys
 from pathlib import Path

@@ -40,7 +40,7 @@ NAMES = {name: str(sha256(data)) for name, data in LAYERS.items()}
 CONTENTS = {NAMES[name]: data for name, data in LAYERS.items()}
 
 
-def life(path: Path, acknowledgements: Path) -> None:
+def life(path: Path, acknowledgements: Path) -> None:  # noqa: PLR0915 - one life, told in order
     """Create, push, tag, delete, collect with rewriting, and push again."""
     use_small_batches()
     said = Acknowledgements(acknowledgements)

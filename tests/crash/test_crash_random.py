@@ -1,4 +1,4 @@
-"""SIGKILL at random instants of pushes, deletions and collections that follow one another, in one store that goes on."""
+"""SIGKILL at random instants of pushes, deletions and collections, in one store that goes on."""
 
 import os
 import random
