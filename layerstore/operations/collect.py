@@ -19,6 +19,7 @@ from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, drop_image_event
+from layerstore.storage.layout import remove_leftovers
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
 
@@ -135,6 +136,7 @@ class _Collection:
         # The pages that a dead reader would still see are free only after this.
         self._store.index.reader_check()
         self._packs.remove_orphans()
+        remove_leftovers(self._store.layout)
         self._tell("images")
         for digest in plan.images:
             self._images += self._write_journal(partial(self._drop_image, digest=digest))

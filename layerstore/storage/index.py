@@ -6,13 +6,12 @@ of `Index.write`, on one thread (LMDB's writer lock belongs to a thread); nothin
 
 import fcntl
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import lmdb
 
@@ -26,6 +25,8 @@ from layerstore.errors import (
     StoreClosedError,
 )
 from layerstore.storage import tables
+from layerstore.storage.gate import Gate
+from layerstore.storage.index_file import allocate_lock_file, guard_against_damage
 from layerstore.storage.layout import os_error
 from layerstore.storage.records import seal, unseal
 from layerstore.storage.tables import TABLES, TableSpec
@@ -44,13 +45,6 @@ FORKED = (
 
 _MAP_SIZE_SMALLEST = 1 << 28
 _READERS_MAX = 1024
-_NO_PAGE = (1 << 64) - 1
-_PAGE_SIZES = frozenset(1 << bits for bits in range(8, 17))
-_LOOKS = 20
-_DATA_SIZE_MAX = 1 << 44
-_LOCK_FILE_SIZE = 17 << 12
-"""Room for LMDB's head and 64 bytes a reader."""
-_META_END = 152
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -220,7 +214,7 @@ class Index:
         self.read_only = read_only
         self._pid = os.getpid()
         self._closed = False
-        self._gate = _Gate()
+        self._gate = Gate()
         self.write_seconds_max = 0.0
         """The longest that a write transaction of this process ran before its commit began."""
         with _translate_errors(f"cannot open the index at {path}"):
@@ -334,149 +328,10 @@ class Index:
             raise StoreClosedError("the store is closed")
 
 
-class _Gate:
-    """Lets many transactions pass at once, or one change of the map's size alone."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside = 0
-        self._waiting = 0
-        self._local = threading.local()
-
-    def inside(self) -> bool:
-        """Whether this thread runs a transaction."""
-        return getattr(self._local, "depth", 0) > 0
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        depth = getattr(self._local, "depth", 0)
-        with self._condition:
-            # A thread that is inside already must not wait for one that waits for it to leave.
-            while self._waiting and not depth:
-                self._condition.wait()
-            self._inside += 1
-        self._local.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._local.depth = depth
-            with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def exclusive(self, own: int = 0) -> Iterator[None]:
-        with self._condition:
-            self._waiting += 1
-            try:
-                while self._inside > own:
-                    self._condition.wait()
-                yield
-            finally:
-                self._waiting -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def upgraded(self) -> Iterator[None]:
-        """`exclusive` for a thread that is inside `shared` and has not begun its transaction yet."""
-        with self._condition:
-            self._inside -= 1  # several threads may come here at once, and must not wait for each other
-            self._condition.notify_all()
-        try:
-            with self.exclusive(own=getattr(self._local, "depth", 1) - 1):
-                yield
-        finally:
-            with self._condition:
-                self._inside += 1
-
-
-def _guard_against_damage(path: Path, read_only: bool) -> None:
-    """Raise `IndexDamagedError` for what LMDB would not see in its two meta pages, which have no checksums.
-
-    A flipped bit in the number of a transaction would bring back an older state as if nothing had happened since. LMDB
-    writes the two pages in turn, even numbers to the first, so they differ by one.
-
-    LMDB maps the file and would die of SIGBUS on a page beyond its end. A file may rightly be shorter than its last
-    page: one that was freed in the transaction that took it is never written. So only a missing root is certain
-    damage; the rest gets zeros, which LMDB refuses as a page.
-    """
-    try:
-        file = (path / "data.mdb").open("rb" if read_only else "r+b")
-    except FileNotFoundError:
-        return
-    with file:
-        for _ in range(_LOOKS):
-            metas = _Meta.read(file.fileno())
-            size = os.fstat(file.fileno()).st_size  # after the pages: a writer first lets the file grow, then commits
-            if not size:
-                return
-            if _are_in_turn(metas):
-                break
-            time.sleep(0.01)  # perhaps another process has committed twice between our two looks
-        else:
-            raise IndexDamagedError(f"the head of {path / 'data.mdb'} is damaged; run `layerstore rebuild-index`")
-        newest = max(metas, key=lambda meta: meta.transaction)
-        if any((root + 1) * newest.page_size > size for root in newest.roots):
-            raise IndexDamagedError(f"{path / 'data.mdb'} is cut short; run `layerstore rebuild-index`")
-        end = (newest.last_page + 1) * newest.page_size
-        if size < end <= _DATA_SIZE_MAX and not read_only and hasattr(os, "posix_fallocate"):
-            # It never cuts nor overwrites what another process writes there just now. A full disk is no reason to stop.
-            with suppress(OSError):
-                os.posix_fallocate(file.fileno(), end - 1, 1)
-
-
-class _Meta(NamedTuple):
-    """What a meta page of LMDB 0.9 says (MDB_meta in mdb.c)."""
-
-    page_size: int
-    roots: list[int]
-    last_page: int
-    transaction: int
-
-    @classmethod
-    def read(cls, descriptor: int) -> "list[_Meta]":
-        """Those meta pages of a data file that are there."""
-        page_size = int.from_bytes(os.pread(descriptor, 4, 40), sys.byteorder)
-        if page_size not in _PAGE_SIZES:
-            return []
-        raw = [os.pread(descriptor, _META_END, start) for start in (0, page_size)]
-        return [cls._parse(page_size, one) for one in raw if len(one) == _META_END]
-
-    @classmethod
-    def _parse(cls, page_size: int, raw: bytes) -> Self:
-        free, main, last, transaction = (
-            int.from_bytes(raw[start : start + 8], sys.byteorder) for start in (80, 128, 136, 144)
-        )
-        return cls(page_size, [root for root in (free, main) if root != _NO_PAGE], last, transaction)
-
-
-def _are_in_turn(metas: list[_Meta]) -> bool:
-    if len(metas) != 2:
-        return False
-    first, second = (meta.transaction for meta in metas)
-    return first == second == 0 or (abs(first - second) == 1 and first % 2 == 0)
-
-
-def _allocate_lock_file(path: Path) -> None:
-    """Give LMDB's lock file its blocks: LMDB writes to it through a memory map, and on a full disk would die of SIGBUS.
-
-    Only for an index that is not open in this process: closing the file drops this process's locks on it.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    descriptor = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o755)  # LMDB's own mode
-    try:
-        status = os.fstat(descriptor)
-        if status.st_blocks * 512 < max(status.st_size, 1):
-            os.posix_fallocate(descriptor, 0, status.st_size or _LOCK_FILE_SIZE)
-    finally:
-        os.close(descriptor)
-
-
 def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Environment":
-    _guard_against_damage(path, read_only)
+    guard_against_damage(path, read_only)
     if not read_only:
-        _allocate_lock_file(path)
+        allocate_lock_file(path)
     while True:
         try:
             return lmdb.open(

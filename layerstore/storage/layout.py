@@ -4,9 +4,10 @@ import errno
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,7 @@ FORMAT_VERSION = 1
 """What this version writes, and the newest that it reads (FORMAT.md, "Versions")."""
 
 CONFIG_NAME = "layerstore.json"
+_LEFTOVER_SECONDS = 3600
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "glusterfs", "gpfs", "beegfs", "afs", "9p", "ncpfs"}
     | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph", "fuse.cephfs", "orangefs", "davfs"}
@@ -205,6 +207,16 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(layout: Layout) -> None:
+    """Unlink temporary files beside journal and configuration that a killed process left an hour ago or more."""
+    with translate_os_errors(f"cannot clean {layout.root}"):
+        for path in layout.root.iterdir():
+            if path.name.startswith((f".{layout.journal.name}.", f".{layout.config.name}.")):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                        path.unlink()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ from samples import noise, packs_on_disk
 
 from layerstore import Store
 from layerstore.errors import LayerNotFoundError, StoreClosedError
-from layerstore.storage.index import _Gate
+from layerstore.storage.gate import Gate
 
 CHILDREN = Path(__file__).with_name("concurrency_children.py")
 
@@ -313,7 +313,7 @@ def test_fork(name: str, path: Path) -> None:
 
 def test_threads_that_all_find_the_map_grown() -> None:
     """Each must wait for the transactions of the others, but not for others that wait like itself."""
-    gate = _Gate()
+    gate = Gate()
     all_inside = threading.Barrier(4)
     done: list[int] = []
 

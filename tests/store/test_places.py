@@ -1,9 +1,11 @@
 """Where a store may lie: network file systems are refused, by the type that the kernel names."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from layerstore import Store
 from layerstore.errors import UnsupportedPlaceError
 from layerstore.storage import layout
 
@@ -44,3 +46,14 @@ def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch
 
 def test_a_system_without_mountinfo_refuses_nothing(tmp_path: Path) -> None:
     assert layout._file_system_of(tmp_path, tmp_path / "missing") is None
+
+
+def test_collection_removes_what_killed_processes_left_beside_the_journal(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "store") as store:
+        old, new = store.path / ".journal.0123", store.path / ".layerstore.json.4567"
+        for path in (old, new):
+            path.write_bytes(b"left behind")
+        os.utime(old, (0, 0))
+        store.collect_garbage()
+        assert not old.exists()
+        assert new.exists()  # its process may live
