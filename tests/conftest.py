@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from layerstore import Store
 
+# Shared by the crash and the concurrency tests, whichever is collected first.
+pytest.register_assert_rewrite("crash_model")
+
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=60, suppress_health_check=_SLOW)
 settings.register_profile(

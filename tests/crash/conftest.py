@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("crash_model")
-
 
 class Server:
     """`crash_server`, which runs one child at a time."""
