@@ -95,6 +95,17 @@ class Digest(str):
             raise ValueError(str(error)) from None  # pydantic collects only ValueError
 
 
+def reads_as_digest(text: str) -> bool:
+    """Whether ``text`` begins as digests do, and so can be nothing else: no repository has an algorithm's name."""
+    algorithm, colon, _ = text.partition(":")
+    return bool(colon) and is_algorithm(algorithm)
+
+
+def is_algorithm(name: str) -> bool:
+    """Whether digests can begin with this name."""
+    return name in _SIZES
+
+
 def hasher(algorithm: str) -> Hasher:
     """A fresh hash state. Raises `InvalidDigestError` for an algorithm other than sha256, sha512 or blake3."""
     if algorithm == "blake3":

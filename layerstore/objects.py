@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar, overload
 
 from layerstore.digest import Digest
-from layerstore.errors import ImageNotFoundError, TagNotFoundError
+from layerstore.errors import ImageNotFoundError, InvalidInputError, NotFoundError, TagNotFoundError
 from layerstore.oci.config import ImageConfig, chain_ids, parse_config
 from layerstore.oci.documents import Manifest, parse_manifest
 from layerstore.operations import images as image_operations
@@ -21,6 +21,9 @@ from layerstore.operations.pull_target import pull_to
 from layerstore.progress import OnProgress
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.entries import TarEntry
+
+V = TypeVar("V")
+D = TypeVar("D")
 
 
 class Layer:
@@ -156,7 +159,28 @@ class Image:
         return f"<Image {self.digest}>"
 
 
-class Layers(Mapping[str, Layer]):
+class _NamedMapping(Mapping[str, V]):
+    """A mapping that asks whether it has something without an error, as other mappings do, whatever it is asked for.
+
+    What is no name at all cannot be there. Only ``mapping[name]`` says what is wrong with it.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(name) is not None
+
+    @overload
+    def get(self, name: object, default: None = None, /) -> V | None: ...
+    @overload
+    def get(self, name: object, default: V | D, /) -> V | D: ...
+    def get(self, name: object, default: object = None, /) -> object:
+        """What is there under that name; ``default`` if nothing is, or if it is no name."""
+        try:
+            return self[name] if isinstance(name, str) else default
+        except (NotFoundError, InvalidInputError):
+            return default
+
+
+class Layers(_NamedMapping[Layer]):
     """All layers of a store by DiffID."""
 
     def __init__(self, store: OpenedStore) -> None:
@@ -176,7 +200,7 @@ class Layers(Mapping[str, Layer]):
             return len(transaction.layers)
 
 
-class Images(Mapping[str, Image]):
+class Images(_NamedMapping[Image]):
     """All images of a store. A key is a tag, a digest, or a unique beginning of a digest's hex (12 digits or more)."""
 
     def __init__(self, store: OpenedStore) -> None:
@@ -209,7 +233,7 @@ class DeletedImage:
     """From then on collection may take it."""
 
 
-class Trash(Mapping[str, DeletedImage]):
+class Trash(_NamedMapping[DeletedImage]):
     """The deleted images that can still be brought back, by digest."""
 
     def __init__(self, store: OpenedStore) -> None:
@@ -231,7 +255,7 @@ class Trash(Mapping[str, DeletedImage]):
             return len(transaction.trash)
 
 
-class Tags(MutableMapping[str, Digest]):
+class Tags(_NamedMapping[Digest], MutableMapping[str, Digest]):
     """Tags and the digests of their images. Setting and deleting is durable when it returns."""
 
     def __init__(self, store: OpenedStore) -> None:
@@ -247,6 +271,11 @@ class Tags(MutableMapping[str, Digest]):
 
     def __setitem__(self, tag: str, digest: str) -> None:
         image_operations.set_tag(self._store, tag, Digest(digest))
+
+    @staticmethod
+    def check(tag: str) -> None:
+        """Raise `InvalidReferenceError` if ``tag`` is a text that cannot be set."""
+        image_operations.new_tag(tag)
 
     def __delitem__(self, tag: str) -> None:
         image_operations.remove_tag(self._store, tag)

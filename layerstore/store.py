@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from layerstore.decoding import Encoding
-from layerstore.digest import Digest
+from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import InvalidOptionError
 from layerstore.objects import Image, Images, Layer, Layers, Lease, Tags, Trash
 from layerstore.oci.config import HistoryEntry
@@ -304,7 +304,9 @@ class Store:
         older_than: timedelta | None = None,
         max_size: int | None = None,
     ) -> PrunePlan:
-        """Delete images by rule or by a plan of `plan_prune`; they go into the trash. What was deleted."""
+        """Delete images by rule or by a plan of `plan_prune`, not both; they go into the trash. What was deleted."""
+        if plan is not None and (keep_last, older_than, max_size) != (None, None, None):
+            raise InvalidOptionError("prune takes a plan or rules, not both: the plan was made by rules")
         if plan is None:
             plan = self.plan_prune(keep_last=keep_last, older_than=older_than, max_size=max_size)
         return prune(self._opened, plan)
@@ -374,7 +376,7 @@ class Store:
     def _stack(self, what: "Image | Layer | str") -> list[Digest]:
         if isinstance(what, Layer):
             return [what.diff_id]
-        if isinstance(what, str) and ":" in what and what.partition(":")[0] in ("sha256", "sha512", "blake3"):
+        if isinstance(what, str) and reads_as_digest(what):
             digest = Digest(what)
             if digest in self.layers:
                 return [digest]

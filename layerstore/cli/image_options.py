@@ -42,7 +42,7 @@ class ImageOptions:
     def check(self, store: Store) -> None:
         """Find out what is wrong before anything is pushed. Raises errors of `layerstore.errors`."""
         for tag in self.tag:
-            store.tags.get(tag)
+            store.tags.check(tag)
         if self.base is not None:
             find_image(store, self.base)
 

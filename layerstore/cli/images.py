@@ -97,7 +97,7 @@ def tag(settings: Settings, image: str, tags: tuple[str, ...]) -> None:
     with settings.open() as store:
         found = find_image(store, image)
         for name in tags:
-            store.tags.get(name)  # refuses what is no tag before anything is changed
+            store.tags.check(name)  # before anything is changed
         for name in tags:
             store.tags[name] = found.digest
         if settings.json:

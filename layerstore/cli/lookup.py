@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from layerstore.digest import reads_as_digest
 from layerstore.errors import ImageNotFoundError, InvalidReferenceError, LayerNotFoundError
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
@@ -14,13 +15,18 @@ _LOWER_HEX = frozenset("0123456789abcdef")
 def find_image(store: Store, text: str) -> Image:
     """An image by tag, digest or shortened digest. Raises `ImageNotFoundError`."""
     digits = _shortened_digits(text)
-    if digits is None or len(digits) == _HEX_LENGTH:
-        return store.images[text if digits is None else f"sha256:{digits}"]
-    try:
-        return store.images[digits]
-    except ImageNotFoundError:
-        _refuse_ambiguous(text, [digest for digest in store.images if digest.startswith(f"sha256:{digits}")])
-        raise ImageNotFoundError(f"the store has no image {text}") from None
+    if digits is None:
+        return store.images[text]
+    tagged = store.tags.get(text)  # a tag that reads as the beginning of a digest is the tag
+    if tagged is not None:
+        return store.images[tagged]
+    if len(digits) == _HEX_LENGTH:
+        return store.images[f"sha256:{digits}"]
+    found = [digest for digest in store.images if digest.startswith(f"sha256:{digits}")]
+    _refuse_ambiguous(text, found)
+    if not found:
+        raise ImageNotFoundError(f"the store has no image {text}")
+    return store.images[found[0]]
 
 
 def find_layer(store: Store, text: str) -> Layer:
@@ -59,7 +65,7 @@ def _shortened_digits(text: str) -> str | None:
 
 
 def _reads_as_digest(text: str) -> bool:
-    return _shortened_digits(text) is not None or text.startswith(("sha256:", "sha512:", "blake3:"))
+    return _shortened_digits(text) is not None or reads_as_digest(text)
 
 
 def _refuse_ambiguous(text: str, found: Sequence[str]) -> None:

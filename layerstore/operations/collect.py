@@ -6,7 +6,7 @@ transaction and can be repeated after a crash.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +14,8 @@ from layerstore.digest import Digest
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.images import image_config
-from layerstore.operations.keeping import drop_layer, is_kept, loosen, loosen_numbers
+from layerstore.operations.keeping import drop_layer, is_kept, loosen
+from layerstore.operations.leases import end_lease, expired_leases
 from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
@@ -32,6 +33,8 @@ class CollectionPlan:
 
     images: tuple[Digest, ...]
     """Images that leave the trash."""
+    deletions: tuple[int, ...]
+    """When each of them was deleted, in nanoseconds since 1970: one that was brought back and deleted anew stays."""
     layers: tuple[Digest, ...]
     """Layers that nothing keeps then."""
     uploads: int
@@ -72,48 +75,43 @@ class CollectionReport:
 def plan_collection(store: OpenedStore, *, empty_trash: bool = False) -> CollectionPlan:
     """What a collection would do now. ``empty_trash`` takes images out of the trash before their time is over."""
     now = time.time_ns()
-    live = LiveLeases.look(store.layout.leases)
     with store.index.read() as transaction:
-        images = [digest for digest, record in transaction.trash.items() if empty_trash or record.expires <= now]
+        images = {
+            digest: record.deleted
+            for digest, record in transaction.trash.items()
+            if empty_trash or record.expires <= now
+        }
         forecast = Forecast(transaction)
-        for digest in images:
-            forecast.drop_image(digest)
-        for diff_id in _loose_candidates(transaction):
-            forecast.drop_layer_if_loose(diff_id)
-        recipes = _dead_uploads(transaction, live)
-        recipes += [number for number in transaction.dropped if number not in live.layers]
-        for number in recipes:
-            forecast.drop_recipe(number)
-        for number in transaction.touched_frames:
-            forecast.touch_frame(number)
-        for number in transaction.touched_packs:
-            forecast.touch_pack(number)
+        recipes = forecast_garbage(store, forecast, images)
         freed = forecast.freed()
         leftovers = list(transaction.dead_packs.items())
     freed = replace(
         freed, packs=freed.packs + len(leftovers), bytes_freed=freed.bytes_freed + sum(size for _, size in leftovers)
     )
-    return CollectionPlan(tuple(images), tuple(forecast.layers), len(recipes), freed)
+    return CollectionPlan(tuple(images), tuple(images.values()), tuple(forecast.layers), recipes, freed)
 
 
-def _loose_candidates(transaction: Transaction) -> list[Digest]:
-    """Layers that may have lost what kept them: those on the list, and those whose lease has run out."""
-    candidates = [diff_id for _, diff_id in transaction.loose_layers.items()]
-    expired = set(_expired_holds(transaction))
-    if expired:
-        candidates += [diff_id for diff_id, record in transaction.layers.items() if record.number in expired]
-    return candidates
-
-
-def _expired_holds(transaction: Transaction) -> Iterator[int]:
-    now = time.time_ns()
-    for (number, _), end in transaction.holds.items():
-        if end and end <= now:
-            yield number
-
-
-def _dead_uploads(transaction: Transaction, live: LiveLeases) -> list[int]:
-    return [number for number, session in transaction.uploads.items() if session not in live.sessions]
+def forecast_garbage(store: OpenedStore, forecast: Forecast, images: Iterable[Digest]) -> int:
+    """Add to a forecast what collection would take if ``images`` left the trash; how many recipes of no layer go."""
+    transaction = forecast.transaction
+    for digest in images:
+        forecast.drop_image(digest)
+    for _, diff_id in transaction.loose_layers.items():
+        forecast.drop_layer_if_loose(diff_id)
+    for lease in expired_leases(transaction):
+        for _, diff_id in transaction.lease_layers.items_with_prefix(lease):
+            forecast.drop_layer_if_loose(diff_id)
+    uploads = dict(transaction.uploads.items())
+    live = LiveLeases.look(store.layout.leases)  # after the uploads were read: a session is there before its upload
+    recipes = [number for number, session in uploads.items() if session not in live.sessions]
+    recipes += [number for number in transaction.dropped if number not in live.layers]
+    for number in recipes:
+        forecast.drop_recipe(number)
+    for number in transaction.touched_frames:
+        forecast.touch_frame(number)
+    for number in transaction.touched_packs:
+        forecast.touch_pack(number)
+    return len(recipes)
 
 
 def collect(store: OpenedStore, plan: CollectionPlan, on_progress: OnProgress | None = None) -> CollectionReport:
@@ -138,8 +136,8 @@ class _Collection:
         self._packs.remove_orphans()
         remove_leftovers(self._store.layout)
         self._tell("images")
-        for digest in plan.images:
-            self._images += self._write_journal(partial(self._drop_image, digest=digest))
+        for digest, deleted in zip(plan.images, plan.deletions, strict=True):
+            self._images += self._write_journal(partial(self._drop_image, digest=digest, deleted=deleted))
         self._expire_leases()
         self._drop_layers(plan.layers)
         self._drop_dead_uploads()
@@ -169,9 +167,9 @@ class _Collection:
     def _write_journal(self, change: Callable[[Transaction], int]) -> int:
         return self._store.journal.write(self._store.index, change)
 
-    def _drop_image(self, transaction: Transaction, digest: Digest) -> int:
+    def _drop_image(self, transaction: Transaction, digest: Digest, deleted: int) -> int:
         record = transaction.trash.get(digest)
-        if record is None:
+        if record is None or record.deleted != deleted:
             return 0  # brought back meanwhile
         diff_ids = dict.fromkeys(image_config(transaction, digest).diff_ids)
         transaction.trash.delete(digest)
@@ -186,25 +184,11 @@ class _Collection:
         return 1
 
     def _expire_leases(self) -> None:
-        now = time.time_ns()
-
-        def change(transaction: Transaction) -> int:
-            for lease, record in list(transaction.leases.items()):
-                if record.expires <= now:
-                    transaction.leases.delete(lease)
-            ended = [key for key, end in transaction.holds.items() if end and end <= now]
-            for key in ended:
-                transaction.holds.delete(key)
-            if ended:
-                # The plan may be older than their end: what is not in it is the next collection's.
-                loosen_numbers(transaction, {number for number, _ in ended})
-            return len(ended)
-
+        # The plan may be older than their end: what is not in it is the next collection's.
         with self._store.index.read() as transaction:
-            any_expired = any(record.expires <= now for _, record in transaction.leases.items())
-            any_expired = any_expired or any(True for _ in _expired_holds(transaction))
-        if any_expired:
-            self._write(change)
+            expired = expired_leases(transaction)
+        for lease in expired:
+            end_lease(self._store, lease)
 
     def _drop_layers(self, layers: tuple[Digest, ...]) -> None:
         for start in range(0, len(layers), _LAYERS_PER_TRANSACTION):
@@ -222,18 +206,19 @@ class _Collection:
         return len(events)
 
     def _drop_dead_uploads(self) -> None:
-        live = LiveLeases.look(self._store.layout.leases)
         with self._store.index.read() as transaction:
-            dead = _dead_uploads(transaction, live)
+            uploads = dict(transaction.uploads.items())
+        # Only now: a session that is made after this look has no upload among those that were read.
+        live = LiveLeases.look(self._store.layout.leases)
+        for number, session in uploads.items():
+            if session not in live.sessions:
+                self._write(partial(self._drop_upload, number=number))
 
-        def change(transaction: Transaction) -> int:
-            for number in dead:
-                if transaction.uploads.delete(number):
-                    transaction.dropped.put(number, None)
-            return len(dead)
-
-        if dead:
-            self._write(change)
+    def _drop_upload(self, transaction: Transaction, number: int) -> int:
+        if not transaction.uploads.delete(number):
+            return 0
+        transaction.dropped.put(number, None)
+        return 1
 
     def _drain(self) -> None:
         with self._store.index.read() as transaction:

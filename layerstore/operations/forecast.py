@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from layerstore.digest import Digest
 from layerstore.operations.images import image_config
-from layerstore.operations.keeping import holds_of, images_of
+from layerstore.operations.keeping import holds_of
 from layerstore.storage.index import Transaction
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import decode_segment
@@ -40,8 +40,15 @@ class Forecast:
     layers: dict[Digest, int] = field(default_factory=dict)
     """Layers that go, with their numbers."""
     _images: set[Digest] = field(default_factory=set)
+    _blob_users: dict[Digest, int] = field(default_factory=dict)
+    _witness: dict[int, Digest | None] = field(default_factory=dict)
+    """Of each layer that was looked at, the first image that keeps it; all images before it are gone."""
     _counts: "dict[int, array[int]]" = field(default_factory=dict)
+    _changed: set[int] = field(default_factory=set)
+    """Frames whose counts changed since their dead bytes were taken."""
+    _frame_dead: dict[int, int] = field(default_factory=dict)
     _dead: dict[int, int] = field(default_factory=dict)
+    _dead_total: int = 0
     _recipes: set[int] = field(default_factory=set)
 
     def drop_image(self, digest: Digest) -> None:
@@ -53,7 +60,8 @@ class Forecast:
         image = transaction.images.get(digest) or transaction.trash[digest].image
         for blob in (digest, image.config):
             record = transaction.blobs[blob]
-            if record.count == 1 or self._all_users_go(blob):
+            users = self._blob_users[blob] = self._blob_users.get(blob, record.count) - 1
+            if users == 0:
                 self._add_dead(record.place.pack, record.place.size)
         for diff_id in dict.fromkeys(image_config(transaction, digest).diff_ids):
             self.drop_layer_if_loose(diff_id)
@@ -63,8 +71,7 @@ class Forecast:
         record = self.transaction.layers.get(diff_id)
         if record is None or diff_id in self.layers:
             return
-        kept_by = set(images_of(self.transaction, record.number)) - self._images
-        if kept_by or holds_of(self.transaction, record.number):
+        if self._is_in_an_image(record.number) or holds_of(self.transaction, record.number):
             return
         self.layers[diff_id] = record.number
         self._add_dead(record.place.pack, record.place.size)
@@ -81,6 +88,7 @@ class Forecast:
             self._add_dead(record.place.pack, record.place.size)
             for frame, first, count in decode_segment(record.data).runs:
                 counts = self._counts_of(frame)
+                self._changed.add(frame)
                 for position in range(first, first + count):
                     counts[position] -= 1
 
@@ -95,14 +103,16 @@ class Forecast:
 
     def dead_bytes_added(self) -> int:
         """How many stored bytes are dead that were live before."""
-        return sum(self._dead_by_pack().values())
+        self._take_dead_bytes()
+        return self._dead_total
 
     def freed(self) -> Freed:
         """What collection would free now."""
         packs = bytes_freed = rewritten = estimate = 0
         chunks = sum(counts.count(0) for counts in self._counts.values())
         frames = sum(not any(counts) for counts in self._counts.values())
-        for number, more in self._dead_by_pack().items():
+        self._take_dead_bytes()
+        for number, more in self._dead.items():
             pack = self.transaction.packs.get(number)
             if pack is None:
                 continue
@@ -115,30 +125,43 @@ class Forecast:
                 estimate += pack.dead_bytes
         return Freed(chunks, frames, packs, bytes_freed, rewritten, estimate)
 
-    def _dead_by_pack(self) -> dict[int, int]:
-        dead = dict(self._dead)
-        for number, counts in self._counts.items():
+    def _take_dead_bytes(self) -> None:
+        for number in self._changed:
             record = self.transaction.frames[number]
-            more = dead_bytes(record, counts) - self.transaction.counts[number].dead_bytes
-            dead[record.place.pack] = dead.get(record.place.pack, 0) + more
-        return dead
+            dead = dead_bytes(record, self._counts[number]) - self.transaction.counts[number].dead_bytes
+            self._add_dead(record.place.pack, dead - self._frame_dead.get(number, 0))
+            self._frame_dead[number] = dead
+        self._changed.clear()
 
-    def _all_users_go(self, blob: Digest) -> bool:
-        users = self.transaction.blobs[blob].count
-        going = 0
-        for digest in self._images:
-            image = self.transaction.images.get(digest) or self.transaction.trash[digest].image
-            going += blob in (digest, image.config)
-        return going >= users
+    def _is_in_an_image(self, number: int) -> bool:
+        """Whether an image that stays has the layer. A base of many images is not searched anew for each of them."""
+        rows = self.transaction.layer_images
+        if number not in self._witness:
+            first = next(rows.items_with_prefix(number.to_bytes(8, "big")), None)
+            self._witness[number] = first[0][1] if first is not None else None
+        witness = self._witness[number]
+        if witness is None or witness not in self._images:
+            return witness is not None
+        found = None
+        for (owner, image), _ in rows.items((number, witness)):
+            if owner != number:
+                break
+            if image not in self._images:
+                found = image
+                break
+        self._witness[number] = found
+        return found is not None
 
     def _counts_of(self, frame: int) -> "array[int]":
         counts = self._counts.get(frame)
         if counts is None:
             counts = self._counts[frame] = array("q", self.transaction.counts[frame].counts)
+            self._changed.add(frame)
         return counts
 
     def _add_dead(self, pack: int, size: int) -> None:
         self._dead[pack] = self._dead.get(pack, 0) + size
+        self._dead_total += size
 
 
 def dead_bytes(record: FrameRecord, counts: "array[int]") -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from layerstore.digest import Digest
+from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import (
     ImageNotFoundError,
     InvalidManifestError,
@@ -16,8 +16,8 @@ from layerstore.errors import (
     TagNotFoundError,
 )
 from layerstore.oci.config import ImageConfig, parse_config
-from layerstore.oci.documents import Manifest, parse_manifest
-from layerstore.oci.reference import Reference
+from layerstore.oci.documents import parse_manifest
+from layerstore.oci.reference import DEFAULT_TAG, Reference
 from layerstore.operations.counting import mark_dead
 from layerstore.operations.keeping import images_of, loosen
 from layerstore.operations.leases import TTL_SECONDS_MAX
@@ -52,6 +52,14 @@ def canonical_tag(text: str) -> str:
     return str(reference)
 
 
+def new_tag(text: str) -> str:
+    """`canonical_tag` of a tag that is to be set. Raises `InvalidReferenceError` also for what reads as a digest."""
+    name = canonical_tag(text)
+    if reads_as_digest(name):
+        raise InvalidReferenceError(f"{text!r} cannot be a tag: it begins as a digest does")
+    return name
+
+
 def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = None) -> Digest:
     """Make an image of layers that are in the store; from here on it keeps them. Putting it again changes nothing.
 
@@ -59,13 +67,13 @@ def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = N
     """
     diff_ids = _checked_diff_ids(documents)
     digest, config_digest = documents.digest, Digest.of(documents.config)
-    name = canonical_tag(tag) if tag is not None else None
+    name = new_tag(tag) if tag is not None else None
     holders_over = _holders_over(store, diff_ids)
 
     def change(transaction: Transaction, writer: PackWriter, places: dict[Digest, Place]) -> None:
         events: list[Event] = []
         if digest in transaction.trash:
-            events += _restore(transaction, digest)
+            events += _restore(transaction, digest, ())  # made anew, it has none but the tag that is asked for
         elif digest not in transaction.images:
             _put_blob(transaction, digest, documents.manifest, places)
             _put_blob(transaction, config_digest, documents.config, places)
@@ -162,9 +170,9 @@ def _take_layer(transaction: Transaction, diff_id: Digest, image: Digest, holder
 def resolve(transaction: Transaction, text: str) -> Digest:
     """The image digest for a tag, a digest, ``name@digest`` or a unique beginning of a digest's hex.
 
-    Raises `ImageNotFoundError` or `InvalidReferenceError`.
+    A tag that reads as the beginning of a digest is the tag. Raises `ImageNotFoundError` or `InvalidReferenceError`.
     """
-    if text.startswith(("sha256:", "sha512:", "blake3:")):
+    if reads_as_digest(text):
         digest = Digest(text)
     elif (by_prefix := _resolve_prefix(transaction, text)) is not None:
         digest = by_prefix
@@ -188,6 +196,8 @@ def resolve(transaction: Transaction, text: str) -> Digest:
 def _resolve_prefix(transaction: Transaction, text: str) -> Digest | None:
     if len(text) < 12 or len(text) > 64 or not set(text) <= set("0123456789abcdef"):
         return None
+    if (tagged := transaction.tags.get(f"{text}:{DEFAULT_TAG}")) is not None:
+        return tagged  # what somebody has named so is what they mean
     packed = bytes([1]) + bytes.fromhex(text[: len(text) // 2 * 2])
     found = [d for d, _ in transaction.images.items_with_prefix(packed) if d.encoded.startswith(text)]
     return found[0] if len(found) == 1 else None
@@ -209,11 +219,6 @@ def image_config(transaction: Transaction, digest: Digest) -> ImageConfig:
     return parse_config(documents_of(transaction, digest).config)
 
 
-def image_manifest(transaction: Transaction, digest: Digest) -> Manifest:
-    """The parsed manifest of an image."""
-    return parse_manifest(documents_of(transaction, digest).manifest)
-
-
 def tags_of(transaction: Transaction, digest: Digest) -> list[str]:
     """The tags of an image, sorted."""
     return [tag for (_, tag), _ in transaction.image_tags.items_with_prefix(digest.pack())]
@@ -221,7 +226,7 @@ def tags_of(transaction: Transaction, digest: Digest) -> list[str]:
 
 def set_tag(store: OpenedStore, tag: str, digest: Digest) -> None:
     """Let a tag name an image, durably. Raises `ImageNotFoundError`."""
-    name = canonical_tag(tag)
+    name = new_tag(tag)
 
     def change(transaction: Transaction) -> None:
         if digest not in transaction.images:
@@ -298,7 +303,7 @@ def undelete_image(store: OpenedStore, text: str) -> Digest:
 
     def change(transaction: Transaction) -> Digest:
         digest = _find_in_trash(transaction, text)
-        store.journal.append(transaction, _restore(transaction, digest))
+        store.journal.append(transaction, _restore(transaction, digest, transaction.trash[digest].tags))
         return digest
 
     digest = store.journal.write(store.index, change)
@@ -307,7 +312,7 @@ def undelete_image(store: OpenedStore, text: str) -> Digest:
 
 
 def _find_in_trash(transaction: Transaction, text: str) -> Digest:
-    if text.startswith(("sha256:", "sha512:", "blake3:")):
+    if reads_as_digest(text):
         digest = Digest(text)
         if digest in transaction.trash:
             return digest
@@ -319,13 +324,13 @@ def _find_in_trash(transaction: Transaction, text: str) -> Digest:
     raise ImageNotFoundError(f"the trash has no image {text}")
 
 
-def _restore(transaction: Transaction, digest: Digest) -> list[Event]:
+def _restore(transaction: Transaction, digest: Digest, tags: Iterable[str]) -> list[Event]:
     record = transaction.trash[digest]
     image = replace(record.image, tag_count=0)
     transaction.trash.delete(digest)
     transaction.images.put(digest, image)
     events = [image_event(digest, image)]
-    for tag in record.tags:
+    for tag in tags:
         if tag not in transaction.tags:
             events += _set_tag(transaction, tag, digest)
     return events

@@ -1,6 +1,7 @@
 """What keeps a layer: the images that it is part of, and the holds of those who pushed it."""
 
 import time
+from itertools import islice
 
 from layerstore.digest import Digest
 from layerstore.operations.counting import mark_dead
@@ -32,24 +33,29 @@ def is_kept(transaction: Transaction, number: int) -> bool:
 
 def loosen(transaction: Transaction, diff_id: Digest, number: int) -> None:
     """Something that kept a layer is gone: if it was the last, put the layer on collection's list."""
-    if not is_kept(transaction, number):
+    record = transaction.layers.get(diff_id)
+    if record is not None and record.number == number and not is_kept(transaction, number):
         transaction.loose_layers.put(number, diff_id)
 
 
-def loosen_numbers(transaction: Transaction, numbers: set[int]) -> None:
-    """`loosen` for layers of which only the numbers are known."""
-    for diff_id, record in list(transaction.layers.items()):
-        if record.number in numbers:
-            loosen(transaction, diff_id, record.number)
+def end_holds(transaction: Transaction, lease: bytes, count: int) -> bool:
+    """End the holds of a lease, at most ``count`` of them; whether all are gone."""
+    held = list(islice(transaction.lease_layers.items_with_prefix(lease), count))
+    for (_, number), diff_id in held:
+        transaction.lease_layers.delete((lease, number))
+        transaction.holds.delete((number, lease))
+        loosen(transaction, diff_id, number)
+    return len(held) < count
 
 
 def drop_layer(transaction: Transaction, diff_id: Digest, record: LayerRecord) -> Event:
     """Take a layer out of sight; its recipe waits to be drained. The event is for the journal."""
     transaction.layers.delete(diff_id)
     transaction.loose_layers.delete(record.number)
-    holders = [key for key, _ in transaction.holds.items_with_prefix(record.number.to_bytes(8, "big"))]
-    for key in holders:
-        transaction.holds.delete(key)
+    holders = [holder for (_, holder), _ in transaction.holds.items_with_prefix(record.number.to_bytes(8, "big"))]
+    for holder in holders:
+        transaction.holds.delete((record.number, holder))
+        transaction.lease_layers.delete((holder, record.number))
     transaction.dropped.put(record.number, None)
     transaction.graves.put((record.place.pack, record.number), None)
     mark_dead(transaction, record.place.pack, record.place.size)

@@ -4,12 +4,13 @@ import secrets
 import time
 
 from layerstore.errors import InvalidOptionError, LeaseEndedError
-from layerstore.operations.keeping import loosen_numbers
+from layerstore.operations.keeping import end_holds
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import LeaseRecord
 
 TTL_SECONDS_MAX = 10 * 365 * 24 * 3600
+_HOLDS_PER_TRANSACTION = 200
 
 
 def make_lease(store: OpenedStore, ttl_seconds: float) -> bytes:
@@ -33,8 +34,8 @@ def renew_lease(store: OpenedStore, name: bytes, ttl_seconds: float) -> None:
             raise LeaseEndedError("the lease has ended; make a new one and push again")
         expires = now + int(ttl_seconds * 1e9)
         transaction.leases.put(name, LeaseRecord(record.created, expires))
-        for key in [key for key, _ in transaction.holds.items() if key[1] == name]:
-            transaction.holds.put(key, expires)
+        for _, number in [key for key, _ in transaction.lease_layers.items_with_prefix(name)]:
+            transaction.holds.put((number, name), expires)
 
     store.index.write(change)
 
@@ -47,12 +48,17 @@ def _check(ttl_seconds: float) -> None:
 def end_lease(store: OpenedStore, name: bytes) -> None:
     """End a lease now. Layers that only it kept are collection's."""
 
-    def change(transaction: Transaction) -> None:
-        transaction.leases.delete(name)
-        ended = {number for (number, holder) in transaction.holds if holder == name}
-        for number in ended:
-            transaction.holds.delete((number, name))
-        if ended:
-            loosen_numbers(transaction, ended)
+    def change(transaction: Transaction) -> bool:
+        is_done = end_holds(transaction, name, _HOLDS_PER_TRANSACTION)
+        if is_done:
+            transaction.leases.delete(name)  # last: whatever interrupts us, the rest ends when the lease was to end
+        return is_done
 
-    store.index.write(change)
+    while not store.index.write(change):
+        pass
+
+
+def expired_leases(transaction: Transaction) -> list[bytes]:
+    """The leases whose time is over."""
+    now = time.time_ns()
+    return [name for name, record in transaction.leases.items() if record.expires <= now]

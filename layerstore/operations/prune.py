@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from layerstore.digest import Digest
 from layerstore.errors import ImageNotFoundError, InvalidOptionError
+from layerstore.operations.collect import forecast_garbage
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.images import delete_image, tags_of
 from layerstore.storage.index import Transaction
@@ -40,6 +41,9 @@ def plan_prune(
     with store.index.read() as transaction:
         images = sorted(transaction.images.items(), key=lambda item: item[1].number)
         forecast = Forecast(transaction)
+        # What goes anyway is no reason to delete more: pruning twice is pruning once.
+        forecast_garbage(store, forecast, transaction.trash)
+        gone_anyway = forecast.freed()
         chosen: dict[Digest, str] = {}
         if keep_last is not None or older_than is not None:
             chosen = _by_rules(transaction, images, keep_last, older_than)
@@ -52,7 +56,7 @@ def plan_prune(
             for digest, record in images
             if digest in chosen
         )
-        return PrunePlan(items, forecast.freed())
+        return PrunePlan(items, _less(forecast.freed(), gone_anyway))
 
 
 def prune(store: OpenedStore, plan: PrunePlan) -> PrunePlan:
@@ -65,6 +69,17 @@ def prune(store: OpenedStore, plan: PrunePlan) -> PrunePlan:
             continue
         done.append(item)
     return PrunePlan(tuple(done), plan.freed)
+
+
+def _less(all_freed: Freed, gone_anyway: Freed) -> Freed:
+    return Freed(
+        all_freed.chunks - gone_anyway.chunks,
+        all_freed.frames - gone_anyway.frames,
+        all_freed.packs - gone_anyway.packs,
+        all_freed.bytes_freed - gone_anyway.bytes_freed,
+        max(0, all_freed.packs_rewritten - gone_anyway.packs_rewritten),
+        max(0, all_freed.bytes_freed_by_rewriting - gone_anyway.bytes_freed_by_rewriting),
+    )
 
 
 def _check(keep_last: int | None, older_than: timedelta | None, max_size: int | None) -> None:

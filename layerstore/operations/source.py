@@ -145,17 +145,22 @@ def _from_file(file: Readable, name: str) -> Source:
 
 
 def _from_iterator(blocks: Iterator[bytes], name: str) -> Source:
-    rest = b""
+    rest = memoryview(b"")
 
     def read(size: int) -> bytes:
         nonlocal rest
         while not rest:
+            rest = memoryview(b"")  # lets go of the last block: its owner may want to resize it
             try:
-                rest = next(blocks)
+                block = next(blocks)
             except StopIteration:
                 return b""
-        block, rest = rest[:size], rest[size:]
-        return block
+            if not isinstance(block, (bytes, bytearray, memoryview)):
+                return block  # the caller says what is wrong with it
+            rest = memoryview(block).cast("B")
+        # A view, because to copy what is left for every block read would cost the square of the size.
+        part, rest = rest[:size], rest[size:]
+        return bytes(part)
 
     return Source(read, name, None, None)
 

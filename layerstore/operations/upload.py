@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from layerstore.chunking import Chunker
 from layerstore.digest import Digest
-from layerstore.errors import LeaseEndedError
+from layerstore.errors import ConflictError, LeaseEndedError
 from layerstore.operations.batch import Batch
 from layerstore.operations.counting import add_references
 from layerstore.operations.heal import heal_chunks
@@ -97,6 +97,7 @@ class Upload:
         self._holder = holder
         self._turn = turn
         self._chunker = Chunker()
+        self._session = store.session.name
         self._number = store.take_numbers("next_layer", 1)
         self._offset = 0
         self._skeleton_size = 0
@@ -120,8 +121,7 @@ class Upload:
             return None
         self._has_committed = False
         self._writer.rewind()
-        self._store.index.write(self._drop)
-        return self._number
+        return self._number if self._store.index.write(self._drop) else None
 
     def _commit(self, batch: Batch, publish_as: Digest | None) -> bool:
         while True:
@@ -195,6 +195,8 @@ class Upload:
         """Commit what was prepared. Raises `_StaleError` if it does not fit any more."""
         if prepared.publish_as is not None and prepared.publish_as in transaction.layers:
             raise _StaleError
+        if self._offset and self._number not in transaction.uploads:
+            raise ConflictError("this upload was collected, as if its process were dead; push again")
         _recheck(transaction, prepared)
         _put_frames(transaction, prepared, batch)
         if prepared.segment is not None and prepared.segment_record is not None:
@@ -203,11 +205,11 @@ class Upload:
             transaction.recipes.put((self._number, self._offset), prepared.segment_record)
         self._writer.commit(transaction)
         if prepared.publish_as is None or prepared.layer is None:
-            transaction.uploads.put(self._number, self._store.session.name)
+            transaction.uploads.put(self._number, self._session)
             return
         transaction.layers.put(prepared.publish_as, prepared.layer)
         transaction.uploads.delete(self._number)
-        hold_layer(transaction, self._number, self._holder)
+        hold_layer(transaction, prepared.publish_as, self._number, self._holder)
 
     def _count(self, batch: Batch, prepared: "_Prepared") -> None:
         self._has_committed = True
@@ -264,7 +266,7 @@ class Upload:
         def change(transaction: Transaction) -> bool:
             record = transaction.layers.get(diff_id)
             if record is not None:
-                hold_layer(transaction, record.number, self._holder)
+                hold_layer(transaction, diff_id, record.number, self._holder)
             return record is not None
 
         with self._store.index.read() as transaction:
@@ -272,9 +274,12 @@ class Upload:
                 return False
         return self._store.index.write(change)
 
-    def _drop(self, transaction: Transaction) -> None:
-        transaction.uploads.delete(self._number)
+    def _drop(self, transaction: Transaction) -> bool:
+        # Without the row it was published after all, just before a signal came, or collection was faster.
+        if not transaction.uploads.delete(self._number):
+            return False
         transaction.dropped.put(self._number, None)
+        return True
 
 
 def _recheck(transaction: Transaction, prepared: _Prepared) -> None:
@@ -305,7 +310,7 @@ def _put_frames(transaction: Transaction, prepared: _Prepared, batch: Batch) -> 
     transaction.chunks.put_many(rows)
 
 
-def hold_layer(transaction: Transaction, number: int, holder: Holder) -> None:
+def hold_layer(transaction: Transaction, diff_id: Digest, number: int, holder: Holder) -> None:
     """Keep a layer for its pusher. Raises `LeaseEndedError` if the lease it was pushed under is over."""
     end = UNTIL_RELEASED
     if holder.is_lease:
@@ -313,6 +318,7 @@ def hold_layer(transaction: Transaction, number: int, holder: Holder) -> None:
         if lease is None or lease.expires <= time.time_ns():
             raise LeaseEndedError("the lease ended before the push did; push again under a new one")
         end = lease.expires
+        transaction.lease_layers.put((holder.name, number), diff_id)
     transaction.holds.put((number, holder.name), end)
 
 

@@ -4,22 +4,25 @@ import subprocess
 import sys
 import time
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import ContentDamagedError, IndexDamagedError
+from layerstore.errors import ContentDamagedError, IndexDamagedError, StorageError
 from layerstore.operations.damage import check_frame
 from layerstore.operations.images import image_config, tags_of
 from layerstore.operations.keeping import images_of
+from layerstore.operations.walk_index import EXIT_DAMAGED, STARTED
+from layerstore.operations.walk_index import command as walk_command
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
+from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import Segment, decode_segment
 from layerstore.storage.records import FrameState, Place
 
 _PROGRESS_SECONDS = 0.1
-_WALK_MODULE = "layerstore.operations.walk_index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +72,64 @@ def verify(store: OpenedStore, *, full: bool, on_progress: OnProgress | None = N
         if full:
             checker.read_everything(on_progress)
         with store.index.read() as transaction:
-            report.problems = tuple(_concerning(transaction, problem) for problem in checker.problems)
+            report.problems = tuple(_concerning(transaction, checker.problems))
     except IndexDamagedError as error:
         report.problems = (*checker.problems, Problem("index", str(error)))
     return report
 
 
 def _walk_in_child(store: OpenedStore) -> list[Problem]:
-    """Read every record of the index in a process of its own: damaged pages can crash whoever maps them."""
-    command = [sys.executable, "-m", _WALK_MODULE, str(store.layout.index)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode == 0:
-        return []
+    """Read every record of the index in a process of its own: damaged pages can crash whoever maps them.
+
+    Raises `StorageError` if there can be no such process: that says nothing about the index.
+    """
+    if not sys.executable:
+        raise StorageError("verify reads the index in a process of its own, and Python's sys.executable names none")
+    with translate_os_errors(f"cannot run {sys.executable} to read the index"):
+        done = subprocess.run(
+            walk_command(store.layout.index),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    started, *lines = done.stdout.splitlines() or [""]
+    if started != STARTED or (done.returncode > 0 and done.returncode != EXIT_DAMAGED):
+        reason = done.stderr.strip().rpartition("\n")[2] or f"it ended with {done.returncode}"
+        raise StorageError(f"cannot read the index in a process of its own ({sys.executable}): {reason}")
     if done.returncode < 0:
         return [
             Problem("index", f"reading the index crashes (signal {-done.returncode}); run `layerstore rebuild-index`")
         ]
-    lines = done.stdout.splitlines() or [done.stderr.strip().rpartition("\n")[2] or "the index cannot be read"]
     return [Problem("index", line) for line in lines]
 
 
-def _concerning(transaction: Transaction, problem: Problem) -> Problem:
-    """The problem with the layers and images that it concerns."""
-    if problem.frame is None:
-        return problem
-    numbers = {
-        key[0]
-        for key, record in transaction.recipes.items()
-        if any(run.frame == problem.frame for run in decode_segment(record.data).runs)
-    }
-    layers = [(diff_id, record) for diff_id, record in transaction.layers.items() if record.number in numbers]
-    images: dict[str, None] = {}
-    for _, record in layers:
-        for digest in images_of(transaction, record.number):
-            images |= dict.fromkeys(tags_of(transaction, digest) or [str(digest)])
-    return Problem(problem.kind, problem.text, problem.frame, tuple(d for d, _ in layers), tuple(images))
+def _concerning(transaction: Transaction, problems: list[Problem]) -> Iterator[Problem]:
+    """The problems with the layers and images that they concern, from one pass over all recipes."""
+    users: dict[int, set[int]] = {problem.frame: set() for problem in problems if problem.frame is not None}
+    if users:
+        for (number, _), record in transaction.recipes.items():
+            for frame in {run.frame for run in decode_segment(record.data).runs} & users.keys():
+                users[frame].add(number)
+    diff_ids = {record.number: diff_id for diff_id, record in transaction.layers.items()} if users else {}
+    names = {number: _image_names(transaction, number) for number in set().union(*users.values()) & diff_ids.keys()}
+    for problem in problems:
+        if problem.frame is None:
+            yield problem
+            continue
+        numbers = [number for number in sorted(users[problem.frame]) if number in diff_ids]
+        images = dict.fromkeys(name for number in numbers for name in names[number])
+        layers = tuple(diff_ids[number] for number in numbers)
+        yield replace(problem, layers=layers, images=tuple(images))
+
+
+def _image_names(transaction: Transaction, number: int) -> list[str]:
+    return [name for digest in images_of(transaction, number) for name in tags_of(transaction, digest) or [str(digest)]]
+
+
+def _chunks(count: int) -> str:
+    return "1 chunk" if count == 1 else f"{count:,} chunks"
 
 
 @dataclass(slots=True)
@@ -115,6 +141,10 @@ class _Checker:
     _live: dict[int, int] = field(default_factory=dict)
     _frames: dict[int, int] = field(default_factory=dict)
     _records: list[tuple[str, Place]] = field(default_factory=list)
+    _dangling: set[tuple[int, int]] = field(default_factory=set)
+    """Recipes and frames that they refer to and that are not there."""
+    _short_packs: set[int] = field(default_factory=set)
+    """Packs that are missing or cut."""
 
     def check_index(self, transaction: Transaction) -> None:
         """Everything that can be known without reading packs."""
@@ -153,7 +183,10 @@ class _Checker:
         for frame, first, chunks in segment.runs:
             positions = self._frames.get(frame)
             if positions is None or first + chunks > positions:
-                self._add("reference", f"recipe {number} refers to frame {frame}, which is missing or smaller", frame)
+                if (number, frame) not in self._dangling:
+                    self._dangling.add((number, frame))
+                    text = f"recipe {number} refers to frame {frame}, which is missing or smaller"
+                    self._add("reference", text, frame)
                 continue
             counts = self._counts.get(frame)
             if counts is None:
@@ -172,11 +205,11 @@ class _Checker:
                 self._add("count", f"the counts of frame {number} are not those of the recipes", number)
             if not any(expected) and number not in transaction.touched_frames:
                 self._add("count", f"nothing refers to frame {number}, and collection does not know it")
-            for position, state in enumerate(record.states):
-                if expected[position] and state == FrameState.HOLE:
-                    self._add("reference", f"position {position} of frame {number} is needed and gone", number)
-                elif expected[position] and state == FrameState.LOST:
-                    self._add("content", f"position {position} of frame {number} is lost", number)
+            needed = [state for position, state in enumerate(record.states) if expected[position]]
+            if holes := needed.count(FrameState.HOLE):
+                self._add("reference", f"frame {number} lacks {_chunks(holes)} that recipes refer to", number)
+            if lost := needed.count(FrameState.LOST):
+                self._add("content", f"frame {number} has lost {_chunks(lost)} of {len(record.states):,}", number)
             self._use(f"frame {number}", record.place, dead=counts.dead_bytes, check=False)
         for number in transaction.counts:
             if number not in self._frames:
@@ -194,11 +227,15 @@ class _Checker:
         for number, record in transaction.frames.items():
             seen = rows.get(number, bytearray(len(record.states)))
             counts = self._counts.get(number, array("I", bytes(4 * len(record.states))))
+            wrong = []
             for position, state in enumerate(record.states):
                 # A position that nothing refers to may have lost its row to a collection that goes on.
                 needed = state != FrameState.HOLE and counts[position]
                 if seen[position] > (state != FrameState.HOLE) or (needed and not seen[position]):
-                    self._add("index", f"position {position} of frame {number} has {seen[position]} chunk rows", number)
+                    wrong.append(position)
+            if wrong:
+                first = f"position {wrong[0]} has {seen[wrong[0]]}"
+                self._add("index", f"frame {number} has wrong rows of {_chunks(len(wrong))} ({first})", number)
 
     def _check_images(self, transaction: Transaction) -> None:
         blobs: dict[Digest, int] = {}
@@ -246,9 +283,11 @@ class _Checker:
                 size = self.store.layout.pack(number).stat().st_size
             except FileNotFoundError:
                 if self._is_still_there(number):
+                    self._short_packs.add(number)
                     self._add("content", f"pack {number} is missing")
                 continue
             if size < record.size:
+                self._short_packs.add(number)
                 self._add("content", f"pack {number} has {size} of its {record.size} bytes")
         for number in self._live:
             self._add("reference", f"records lie in pack {number}, which the index does not have")
@@ -285,6 +324,8 @@ class _Checker:
         with self.store.index.read() as transaction:
             numbers = list(transaction.packs)
         for number in numbers:
+            if number in self._short_packs:
+                continue  # it was told of already
             try:
                 self.store.packs.check_header(number, self.store.config.store_id)
             except ContentDamagedError as error:
@@ -298,12 +339,12 @@ class _Checker:
         self.report.frames_read += 1
         self.report.bytes_read += check.size_read
         if not check.is_good:
-            self._add(
-                "content",
-                f"frame {number} in pack {check.record.place.pack} at {check.record.place.offset}: "
-                f"{len(check.bad)} chunks damaged ({check.reason or 'they do not match their ChunkIDs'})",
-                number,
+            place = check.record.place
+            damaged = (
+                f"{_chunks(len(check.bad))} damaged" if check.bad else "its record is damaged, its contents are not"
             )
+            reason = check.reason or "they do not match their ChunkIDs"
+            self._add("content", f"frame {number} in pack {place.pack} at {place.offset}: {damaged} ({reason})", number)
 
     def _read_record(self, what: str, place: Place) -> None:
         try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from layerstore.digest import Digest
+from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import NotFoundError
 from layerstore.operations.images import image_config, resolve, tags_of
 from layerstore.operations.keeping import holds_of, images_of
@@ -28,7 +28,7 @@ def why(store: OpenedStore, text: str) -> Why:
     """What keeps the layer or image that ``text`` names by digest or tag. Raises `NotFoundError`."""
     live = LiveLeases.look(store.layout.leases)
     with store.index.read() as transaction:
-        if text.startswith(("sha256:", "sha512:", "blake3:")):
+        if reads_as_digest(text):
             digest = Digest(text)
             if digest in transaction.layers:
                 return _why_layer(transaction, digest, live)

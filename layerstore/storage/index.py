@@ -178,6 +178,7 @@ class Transaction:
         self.dropped = self._table(tables.DROPPED)
         self.graves = self._table(tables.GRAVES)
         self.holds = self._table(tables.HOLDS)
+        self.lease_layers = self._table(tables.LEASE_LAYERS)
         self.layer_images = self._table(tables.LAYER_IMAGES)
         self.loose_layers = self._table(tables.LOOSE_LAYERS)
         self.images = self._table(tables.IMAGES)

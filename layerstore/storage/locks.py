@@ -69,6 +69,9 @@ class FileLock:
             self._descriptor = -1
             _held.discard(self)
 
+    def __del__(self) -> None:
+        self.release()
+
     def _forget_after_fork(self) -> None:
         # Not LOCK_UN: that would unlock the parent's, which is the same open file.
         os.close(self._descriptor)

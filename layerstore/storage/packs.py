@@ -10,11 +10,12 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from layerstore.errors import ContentDamagedError
+from layerstore.errors import ContentDamagedError, LayerstoreError
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import Layout, StoreConfig, os_error, sync_directory, sync_file, translate_os_errors
 from layerstore.storage.locks import FileLock
@@ -128,11 +129,20 @@ class PackWriter:
         self._is_full = self.size >= self._config.pack_size_max
 
     def rewind(self) -> None:
-        """Take back what was appended since the last commit."""
-        if self._lock is not None and self.size != self.committed:
+        """Take back what was appended since the last commit.
+
+        What is committed, the index says: a signal may have come between a commit and `committed_now`.
+        """
+        if self._lock is None or self.size == self.committed:
+            return
+        with self._index.read() as transaction:
+            record = transaction.packs.get(self.number)
+        if record is not None:
             with translate_os_errors(f"cannot cut pack {self.number}"):
-                os.ftruncate(self._lock.descriptor, self.committed)
-            self.size = self.committed
+                os.ftruncate(self._lock.descriptor, record.size)
+            self._appended_before += record.size - self.committed
+            self.size = self.committed = record.size
+            self._is_full = self.size >= self._config.pack_size_max
 
     def cut_tails(self) -> None:
         """Cut off, in packs that have room and that nobody writes now, what a dead writer left."""
@@ -213,7 +223,10 @@ class PackWriter:
         try:
             self._index.write(register)
         except BaseException:
-            path.unlink(missing_ok=True)
+            # A signal may have come when the row was there already; otherwise the file would be an orphan.
+            with suppress(LayerstoreError), self._index.read() as transaction:
+                if number not in transaction.packs:
+                    path.unlink(missing_ok=True)
             lock.release()
             raise
         self._appended_before += len(header)

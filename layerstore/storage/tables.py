@@ -15,6 +15,7 @@
     dropped         layer number                -> (nothing)   its recipe's references are still to be given back
     graves          pack, layer number          -> (nothing)   the pack still holds the record of this dropped layer
     holds           layer number, holder        -> u64         end
+    lease_layers    lease, layer number         -> DiffID      the holds of a lease, by lease
     layer_images    layer number, image digest  -> (nothing)
     loose_layers    layer number                -> DiffID      lost its last image or hold since the last collection
     images          image digest                -> ImageRecord
@@ -126,6 +127,11 @@ HOLDS: TableSpec[tuple[int, bytes], int] = TableSpec(
     _NUMBER,
 )
 LOOSE_LAYERS: TableSpec[int, Digest] = TableSpec("loose_layers", _NUMBER, _DIGEST)
+LEASE_LAYERS: TableSpec[tuple[bytes, int], Digest] = TableSpec(
+    "lease_layers",
+    Codec(lambda key: key[0] + _U64.pack(key[1]), lambda data: (data[:HOLDER_SIZE], _decode_u64(data[HOLDER_SIZE:]))),
+    _DIGEST,
+)
 LAYER_IMAGES: TableSpec[tuple[int, Digest], None] = TableSpec(
     "layer_images", Codec(lambda key: _U64.pack(key[0]) + key[1].pack(), _decode_digest_after_u64), _NOTHING
 )
@@ -155,6 +161,7 @@ TABLES: tuple[TableSpec[Any, Any], ...] = (
     DROPPED,
     GRAVES,
     HOLDS,
+    LEASE_LAYERS,
     LAYER_IMAGES,
     LOOSE_LAYERS,
     IMAGES,

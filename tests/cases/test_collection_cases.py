@@ -43,8 +43,8 @@ def test_distribution_4939_layer_collected_between_finding_and_holding_it(
     real = upload_module.hold_layer
     plan = store.plan_collection()
 
-    def hold(transaction, number, holder):
-        real(transaction, number, holder)
+    def hold(transaction, diff_id, number, holder):
+        real(transaction, diff_id, number, holder)
         hold.called = True
 
     monkeypatch.setattr(upload_module, "hold_layer", hold)

@@ -16,7 +16,7 @@ from filled_store import CONTENTS, DIFF_IDS, flip
 from samples import assert_clean, noise, pulled
 
 from layerstore import Store
-from layerstore.errors import IndexDamagedError, LayerstoreError
+from layerstore.errors import IndexDamagedError, LayerstoreError, StorageError
 from layerstore.operations.verify import verify
 
 CHILD = """
@@ -186,6 +186,33 @@ def test_a_missing_row_of_each_table_is_reported(filled: Path, table: str) -> No
         index.write(remove)
         assert not store.verify().is_clean
         assert not verify(store._opened, full=False).is_clean
+
+
+_EMBEDDED = """
+import sys
+sys.path[:] = {path!r}
+from layerstore import Store
+with Store.open(sys.argv[1], read_only=True) as store:
+    print([problem.text for problem in store.verify().problems])
+"""
+
+
+def test_a_program_with_a_path_of_its_own_can_verify(filled: Path, tmp_path: Path) -> None:
+    """The interpreter alone would not find layerstore: not from this folder, nor isolated."""
+    program = _EMBEDDED.format(path=[str(Path(one).absolute()) for one in sys.path])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys._base_executable, "-I", "-S", "-c", program, str(filled)]  # type: ignore[attr-defined]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/true", "/bin/false"])
+def test_no_process_to_read_the_index_is_no_damage(
+    filled: Path, executable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    with Store.open(filled, read_only=True) as store, pytest.raises(StorageError, match="index"):
+        store.verify()
 
 
 @pytest.mark.parametrize("seed", range(12))

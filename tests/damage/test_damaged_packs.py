@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from layerstore import Store
 from layerstore.errors import ContentDamagedError, DamagedError
 from layerstore.operations import batch, verify
 from layerstore.operations.verify import VerifyReport
+from layerstore.storage.recipe import Segment
 
 PARTS = [
     ("pack", "header"),
@@ -272,6 +274,55 @@ def test_quick_verify_sees_missing_and_cut_packs(filled: Path) -> None:
         texts = [problem.text for problem in store.verify(full=False).problems]
         assert any("pack 1 is missing" in text for text in texts)
         assert any("pack 2 has" in text for text in texts)
+
+
+def test_each_damage_is_told_once(filled: Path) -> None:
+    packs_of_path(filled)[0].unlink()
+    with Store.open(filled) as store:
+        problems = store.verify().problems
+        assert [one.text for one in problems].count("pack 1 is missing") == 1
+        assert len(problems) == len({one.text for one in problems})
+        lost = store.repair().lost
+        after = store.verify().problems
+        frames = [one.frame for one in after if one.frame is not None]
+        assert frames
+        assert len(frames) == len(set(frames))
+        counts = [int(match[1]) for one in after if (match := re.match(r"frame \d+ has lost (\d+) chunks?\b", one.text))]
+        assert sum(counts) == lost > len(frames)
+        assert not any(re.search(r"\b(0|1) chunks", one.text) for one in (*problems, *after))
+
+
+def test_a_problem_names_the_layers_and_images_that_need_the_frame(filled: Path) -> None:
+    pack = packs_of_path(filled)[-1]
+    flip(pack, frame_bodies(pack)[-1].start + 30)
+    with Store.open(filled) as store:
+        refused = {DIFF_IDS[name] for name in pull_all(store)}
+        store.repair()
+        problems = [one for one in store.verify().problems if one.frame is not None]
+        assert {diff_id for one in problems for diff_id in one.layers} == refused
+        tags = {tag for diff_id in refused for image in store.layers[diff_id].images for tag in image.tags}
+        assert {tag for one in problems for tag in one.images} == tags
+
+
+def test_verify_decodes_every_segment_a_fixed_number_of_times(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many frames are damaged."""
+    for pack in packs_of_path(filled):
+        for region in frame_bodies(pack):
+            flip(pack, region.start + region.size - 5)
+    decoded = 0
+    decode = verify.decode_segment
+
+    def counting(data: bytes) -> Segment:
+        nonlocal decoded
+        decoded += 1
+        return decode(data)
+
+    monkeypatch.setattr(verify, "decode_segment", counting)
+    with Store.open(filled) as store:
+        with store._opened.index.read() as transaction:
+            segments = len(transaction.recipes)
+        assert len(store.verify().problems) > 5
+        assert decoded == 2 * segments
 
 
 def test_verify_changes_nothing(filled: Path) -> None:

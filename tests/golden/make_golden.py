@@ -76,6 +76,7 @@ ROWS: dict[str, tuple[Any, Any]] = {
     "dropped": (5, None),
     "graves": ((3, 5), None),
     "holds": ((5, bytes(range(16))), 0),
+    "lease_layers": ((bytes(range(16)), 5), DIGEST),
     "layer_images": ((5, LONG_DIGEST), None),
     "loose_layers": (5, DIGEST),
     "images": (DIGEST, IMAGE),

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from layerstore.errors import (
     TagNotFoundError,
     UnsupportedPlaceError,
 )
+from layerstore.operations.source import open_source
 from layerstore.storage import layout
 
 A = make_tar({"a": noise(40_000, 1), "t": text(9000)})
@@ -241,6 +244,30 @@ def test_a_push_refuses_folders_missing_files_and_wrong_options(store: Store, tm
         store.push_layer(A, expected="sha256:short")
     with pytest.raises(InvalidInputError):
         store.push_tree(tmp_path / "missing")
+
+
+def test_large_blocks_of_an_iterable_are_not_copied_again_and_again() -> None:
+    """Read in small parts: copying the rest each time would move 2 GiB here."""
+    size = 64 << 20
+    block = bytearray(size)
+
+    def blocks() -> Iterator[bytearray]:
+        yield block
+        block.clear()  # nobody holds on to a block that was read
+        yield bytearray(b"end")
+
+    started = time.process_time()
+    with open_source(blocks()) as source:  # type: ignore[arg-type]
+        parts = list(source.blocks())
+    assert b"".join(parts) == bytes(size) + b"end"
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("blocks", [["text"], [b"bytes", "text"], [1]])
+def test_an_iterable_of_what_is_no_bytes_is_refused(store: Store, blocks: list[object]) -> None:
+    with pytest.raises(InvalidInputError, match="not bytes"):
+        store.push_layer(iter(blocks))  # type: ignore[arg-type]
+    assert len(store.layers) == 0
 
 
 def test_a_file_is_read_from_where_it_stands(store: Store) -> None:
