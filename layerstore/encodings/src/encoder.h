@@ -45,5 +45,9 @@ extern const encoder_kind go_flate_kind;           /*  1: Go compress/flate up t
 extern const encoder_kind go_flate_127_kind;       /*  2: Go compress/flate from 1.27 */
 extern const encoder_kind go_klauspost_1_15_kind;  /*  3: klauspost/compress flate 1.15.10-1.18.0, and pgzip with it */
 extern const encoder_kind go_klauspost_1_18_kind;  /*  4: klauspost/compress flate from 1.18.1, and pgzip with it */
+extern const encoder_kind zlib_kind;               /* 16: zlib's deflate, as Python's gzip uses it */
+extern const encoder_kind pigz_kind;               /* 17: pigz with several threads */
+extern const encoder_kind pigz_one_thread_kind;    /* 18: pigz -p 1 */
+extern const encoder_kind pigz_independent_kind;   /* 19: pigz -i */
 
 #endif

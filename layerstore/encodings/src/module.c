@@ -11,6 +11,10 @@
 /* A new encoder is declared in encoder.h and gets one line here. */
 static const encoder_kind *const registry[] = {
     &go_flate_kind,
+    &zlib_kind,
+    &pigz_kind,
+    &pigz_one_thread_kind,
+    &pigz_independent_kind,
 };
 
 enum { REGISTRY_SIZE = sizeof registry / sizeof registry[0] };

@@ -47,8 +47,7 @@ typedef struct {
 } writer;
 
 /* At most 32 bits; at most 31 are held before. */
-static inline void put(writer *to, uint32_t value, unsigned count)
-{
+static inline void put(writer *to, uint32_t value, unsigned count) {
     to->hold |= (uint64_t)value << to->count;
     to->count += count;
     if (to->count >= 32) {
@@ -62,21 +61,18 @@ static inline void put(writer *to, uint32_t value, unsigned count)
     }
 }
 
-static inline void put_code(writer *to, zlib_code code)
-{
+static inline void put_code(writer *to, zlib_code code) {
     put(to, code.code, code.length);
 }
 
-static void put_whole_bytes(writer *to)
-{
+static void put_whole_bytes(writer *to) {
     for (; to->count >= 8; to->count -= 8) {
         *to->next++ = (uint8_t)to->hold;
         to->hold >>= 8;
     }
 }
 
-static void put_padding(writer *to)
-{
+static void put_padding(writer *to) {
     put_whole_bytes(to);
     if (to->count > 0)
         *to->next++ = (uint8_t)to->hold;
@@ -85,14 +81,12 @@ static void put_padding(writer *to)
 }
 
 /* Room for so many bits and what is held; NULL in `next` without memory. */
-static writer start_writing(const zlib_block *block, sink *out, uint64_t bits)
-{
+static writer start_writing(const zlib_block *block, sink *out, uint64_t bits) {
     writer to = {block->bits.hold, block->bits.count, sink_reserve(out, (size_t)(bits / 8) + 16)};
     return to;
 }
 
-static void end_writing(zlib_block *block, sink *out, writer *to)
-{
+static void end_writing(zlib_block *block, sink *out, writer *to) {
     put_whole_bytes(to);
     block->bits.hold = to->hold;
     block->bits.count = to->count;
@@ -112,13 +106,11 @@ typedef struct {
     int sorted_size;
 } tree;
 
-static inline int is_before(const tree *t, int a, int b)
-{
+static inline int is_before(const tree *t, int a, int b) {
     return t->frequency[a] < t->frequency[b] || (t->frequency[a] == t->frequency[b] && t->depth[a] <= t->depth[b]);
 }
 
-static void sift_down(tree *t, int hole)
-{
+static void sift_down(tree *t, int hole) {
     int node = t->heap[hole];
     for (int child = 2 * hole; child <= t->heap_size; child = 2 * hole) {
         if (child < t->heap_size && is_before(t, t->heap[child + 1], t->heap[child]))
@@ -132,8 +124,7 @@ static void sift_down(tree *t, int hole)
 }
 
 /* Collect the symbols that occur, at least two of them. Returns the largest. */
-static int fill_heap(tree *t, const uint16_t *frequency, int alphabet)
-{
+static int fill_heap(tree *t, const uint16_t *frequency, int alphabet) {
     int last = -1;
     t->heap_size = 0;
     t->sorted_size = 0;
@@ -157,8 +148,7 @@ static int fill_heap(tree *t, const uint16_t *frequency, int alphabet)
 }
 
 /* Join the two least frequent nodes until one is left. */
-static void join_nodes(tree *t, int alphabet)
-{
+static void join_nodes(tree *t, int alphabet) {
     int node = alphabet;
     do {
         int first = t->heap[1];
@@ -179,8 +169,7 @@ static void join_nodes(tree *t, int alphabet)
 }
 
 /* The length of every symbol's code, none longer than `longest`; `counts` becomes the number of codes of each length. */
-static void set_lengths(tree *t, int alphabet, int longest, uint16_t *counts)
-{
+static void set_lengths(tree *t, int alphabet, int longest, uint16_t *counts) {
     int too_long = 0;
     memset(counts, 0, (CODE_BITS_MAX + 1) * sizeof *counts);
     t->length[t->sorted[t->sorted_size - 1]] = 0;
@@ -216,8 +205,7 @@ static void set_lengths(tree *t, int alphabet, int longest, uint16_t *counts)
     }
 }
 
-static unsigned reverse(unsigned code, int length)
-{
+static unsigned reverse(unsigned code, int length) {
     unsigned reversed = 0;
     for (; length > 0; length--, code >>= 1)
         reversed = reversed << 1 | (code & 1);
@@ -225,8 +213,7 @@ static unsigned reverse(unsigned code, int length)
 }
 
 /* RFC 1951, 3.2.2: codes from lengths. */
-static void set_codes(zlib_code *codes, int symbols, const uint16_t *counts)
-{
+static void set_codes(zlib_code *codes, int symbols, const uint16_t *counts) {
     unsigned next[CODE_BITS_MAX + 1] = {0};
     unsigned code = 0;
     for (int length = 1; length <= CODE_BITS_MAX; length++) {
@@ -239,8 +226,7 @@ static void set_codes(zlib_code *codes, int symbols, const uint16_t *counts)
     }
 }
 
-static void build_huffman(huffman *result, const uint16_t *frequency, int alphabet, int longest)
-{
+static void build_huffman(huffman *result, const uint16_t *frequency, int alphabet, int longest) {
     tree t;
     uint16_t counts[CODE_BITS_MAX + 1];
     result->last = fill_heap(&t, frequency, alphabet);
@@ -264,8 +250,7 @@ typedef struct {
     uint32_t extra_bits;
 } length_list;
 
-static void add_length(length_list *list, int symbol, int extra)
-{
+static void add_length(length_list *list, int symbol, int extra) {
     list->symbol[list->count] = (uint8_t)symbol;
     list->extra[list->count++] = (uint8_t)extra;
     list->frequency[symbol]++;
@@ -273,8 +258,7 @@ static void add_length(length_list *list, int symbol, int extra)
 }
 
 /* Runs are cut greedily: 3-138 zeros, a length and then 3-6 copies of it; what is shorter is written out. */
-static void add_lengths(length_list *list, const huffman *code)
-{
+static void add_lengths(length_list *list, const huffman *code) {
     int previous = -1;
     for (int symbol = 0; symbol <= code->last;) {
         int length = code->codes[symbol].length;
@@ -301,8 +285,7 @@ static void add_lengths(length_list *list, const huffman *code)
 }
 
 /* How many lengths of the third code are sent: all up to the last one that is not zero, and at least 4. */
-static int count_length_codes(const huffman *lengths)
-{
+static int count_length_codes(const huffman *lengths) {
     int count = LENGTH_CODES;
     while (count > 4 && lengths->codes[length_code_order[count - 1]].length == 0)
         count--;
@@ -310,8 +293,7 @@ static int count_length_codes(const huffman *lengths)
 }
 
 static void put_codes(writer *to, const huffman *literals, const huffman *distances, const huffman *lengths,
-                      const length_list *list)
-{
+                      const length_list *list) {
     int sent = count_length_codes(lengths);
     put(to, (uint32_t)(literals->last + 1 - 257), 5);
     put(to, (uint32_t)distances->last, 5);
@@ -326,23 +308,20 @@ static void put_codes(writer *to, const huffman *literals, const huffman *distan
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
-static void start_block(zlib_block *block)
-{
+static void start_block(zlib_block *block) {
     block->count = 0;
     memset(block->literal_frequency, 0, sizeof block->literal_frequency);
     memset(block->distance_frequency, 0, sizeof block->distance_frequency);
     block->literal_frequency[END_OF_BLOCK] = 1;
 }
 
-void zlib_block_reset(zlib_block *block)
-{
+void zlib_block_reset(zlib_block *block) {
     block->bits.hold = 0;
     block->bits.count = 0;
     start_block(block);
 }
 
-void zlib_block_init(zlib_block *block)
-{
+void zlib_block_init(zlib_block *block) {
     uint16_t counts[CODE_BITS_MAX + 1] = {[7] = 24, [8] = 152, [9] = 112};
     memset(block, 0, sizeof *block);
     for (int code = 0; code < 28; code++)
@@ -361,8 +340,7 @@ void zlib_block_init(zlib_block *block)
     zlib_block_reset(block);
 }
 
-static void put_symbols(const zlib_block *block, writer *to, const zlib_code *literals, const zlib_code *distances)
-{
+static void put_symbols(const zlib_block *block, writer *to, const zlib_code *literals, const zlib_code *distances) {
     for (size_t i = 0; i < block->count; i++) {
         unsigned low = block->symbols[i] & 0xffff;
         unsigned distance = block->symbols[i] >> 16;
@@ -380,8 +358,7 @@ static void put_symbols(const zlib_block *block, writer *to, const zlib_code *li
     put_code(to, literals[END_OF_BLOCK]);
 }
 
-static uint32_t count_extra_bits(const zlib_block *block)
-{
+static uint32_t count_extra_bits(const zlib_block *block) {
     uint32_t bits = 0;
     for (int code = 0; code < 29; code++)
         bits += (uint32_t)block->literal_frequency[257 + code] * length_extra[code];
@@ -390,8 +367,7 @@ static uint32_t count_extra_bits(const zlib_block *block)
     return bits;
 }
 
-static uint32_t count_fixed_bits(const zlib_block *block)
-{
+static uint32_t count_fixed_bits(const zlib_block *block) {
     uint32_t bits = 0;
     for (int symbol = 0; symbol < ZLIB_LITERAL_CODES; symbol++)
         bits += (uint32_t)block->literal_frequency[symbol] * block->fixed_literal[symbol].length;
@@ -400,8 +376,7 @@ static uint32_t count_fixed_bits(const zlib_block *block)
     return bits;
 }
 
-static int write_stored(zlib_block *block, const uint8_t *data, size_t size, int last, sink *out)
-{
+static int write_stored(zlib_block *block, const uint8_t *data, size_t size, int last, sink *out) {
     writer to = start_writing(block, out, 64 + 8 * (uint64_t)size);
     if (to.next == NULL)
         return -1;
@@ -417,16 +392,14 @@ static int write_stored(zlib_block *block, const uint8_t *data, size_t size, int
     return 0;
 }
 
-static void set_fixed_distances(zlib_code *codes)
-{
+static void set_fixed_distances(zlib_code *codes) {
     for (unsigned code = 0; code < ZLIB_DISTANCE_CODES; code++) {
         codes[code].code = (uint16_t)reverse(code, 5);
         codes[code].length = 5;
     }
 }
 
-int zlib_block_write(zlib_block *block, const uint8_t *stored, size_t stored_size, int last, sink *out)
-{
+int zlib_block_write(zlib_block *block, const uint8_t *stored, size_t stored_size, int last, sink *out) {
     huffman literals, distances, lengths;
     length_list list = {.count = 0};
     zlib_code fixed_distances[ZLIB_DISTANCE_CODES];
@@ -467,13 +440,11 @@ int zlib_block_write(zlib_block *block, const uint8_t *stored, size_t stored_siz
     return failed;
 }
 
-int zlib_block_write_empty_stored(zlib_block *block, sink *out)
-{
+int zlib_block_write_empty_stored(zlib_block *block, sink *out) {
     return write_stored(block, NULL, 0, 0, out);
 }
 
-int zlib_block_write_empty_fixed(zlib_block *block, sink *out)
-{
+int zlib_block_write_empty_fixed(zlib_block *block, sink *out) {
     writer to = start_writing(block, out, 64);
     if (to.next == NULL)
         return -1;

@@ -52,14 +52,12 @@ typedef struct {
 /* ---- the window --------------------------------------------------------------------------------------------------- */
 
 /* Only the three bytes of the string have a part in it. */
-static inline uint32_t hash_of(const uint8_t *bytes)
-{
+static inline uint32_t hash_of(const uint8_t *bytes) {
     return ((uint32_t)bytes[0] << 10 ^ (uint32_t)bytes[1] << 5 ^ bytes[2]) & (HASH_SIZE - 1);
 }
 
 /* Put the string at `position` in front of its chain, and return what was there before. */
-static inline uint32_t insert(zlib_deflate *state, uint32_t position)
-{
+static inline uint32_t insert(zlib_deflate *state, uint32_t position) {
     uint16_t *head = &state->head[hash_of(state->buffer + position)];
     uint32_t before = *head;
     state->prev[position & (ZLIB_WINDOW - 1)] = (uint16_t)before;
@@ -67,14 +65,12 @@ static inline uint32_t insert(zlib_deflate *state, uint32_t position)
     return before;
 }
 
-static void slide_positions(uint16_t *positions, size_t count)
-{
+static void slide_positions(uint16_t *positions, size_t count) {
     for (size_t i = 0; i < count; i++)
         positions[i] = positions[i] >= ZLIB_WINDOW ? (uint16_t)(positions[i] - ZLIB_WINDOW) : NOTHING;
 }
 
-static void slide(zlib_deflate *state)
-{
+static void slide(zlib_deflate *state) {
     memcpy(state->buffer, state->buffer + ZLIB_WINDOW, state->at + state->ahead - ZLIB_WINDOW);
     state->at -= ZLIB_WINDOW;
     state->match_start -= ZLIB_WINDOW; /* wraps when there is no match; then nobody reads it */
@@ -84,8 +80,7 @@ static void slide(zlib_deflate *state)
 }
 
 /* Hash the strings that a flush had to leave out, as far as there are bytes for them. */
-static void insert_left_out(zlib_deflate *state)
-{
+static void insert_left_out(zlib_deflate *state) {
     while (state->not_hashed > 0 && state->ahead + state->not_hashed >= ZLIB_LENGTH_MIN) {
         insert(state, state->at - state->not_hashed);
         state->not_hashed--;
@@ -94,8 +89,7 @@ static void insert_left_out(zlib_deflate *state)
 
 /* Read as much as the buffer takes. zlib slides at SLIDE_AT too, but can only be there with too little ahead when all of
  * its input is in; so we wait for the flush there. */
-static void fill_buffer(zlib_deflate *state, input *in)
-{
+static void fill_buffer(zlib_deflate *state, input *in) {
     if (state->at > SLIDE_AT)
         slide(state);
     size_t room = sizeof state->buffer - SLACK - state->at - state->ahead;
@@ -113,8 +107,7 @@ static void fill_buffer(zlib_deflate *state, input *in)
 
 typedef enum { READY, STARVED, EXHAUSTED } readiness;
 
-static inline readiness look_ahead(zlib_deflate *state, input *in)
-{
+static inline readiness look_ahead(zlib_deflate *state, input *in) {
     if (state->ahead < LOOK_AHEAD) {
         fill_buffer(state, in);
         if (state->ahead < LOOK_AHEAD && in->flush == ZLIB_MORE)
@@ -127,23 +120,20 @@ static inline readiness look_ahead(zlib_deflate *state, input *in)
 
 /* ---- matches ------------------------------------------------------------------------------------------------------ */
 
-static inline uint64_t load_8(const uint8_t *bytes)
-{
+static inline uint64_t load_8(const uint8_t *bytes) {
     uint64_t value;
     memcpy(&value, bytes, sizeof value);
     return value;
 }
 
-static inline uint16_t load_2(const uint8_t *bytes)
-{
+static inline uint16_t load_2(const uint8_t *bytes) {
     uint16_t value;
     memcpy(&value, bytes, sizeof value);
     return value;
 }
 
 /* How many bytes are equal, up to ZLIB_LENGTH_MAX. */
-static inline uint32_t count_equal(const uint8_t *a, const uint8_t *b)
-{
+static inline uint32_t count_equal(const uint8_t *a, const uint8_t *b) {
     uint32_t length = 0;
     while (length < ZLIB_LENGTH_MAX - 2 && load_8(a + length) == load_8(b + length))
         length += 8;
@@ -155,8 +145,7 @@ static inline uint32_t count_equal(const uint8_t *a, const uint8_t *b)
 /* The longest match at state->at along the chain from `candidate`, the nearest among the longest; its start goes to
  * state->match_start when it is longer than `length`, which it must be to count. Bytes behind the input may be compared:
  * they never change the result, as the search ends with the first match that reaches them. */
-static uint32_t find_match(zlib_deflate *state, uint32_t candidate, uint32_t length)
-{
+static uint32_t find_match(zlib_deflate *state, uint32_t candidate, uint32_t length) {
     const uint8_t *here = state->buffer + state->at;
     uint32_t limit = state->at > DISTANCE_MAX ? state->at - DISTANCE_MAX : NOTHING;
     uint32_t nice = state->rules.nice < state->ahead ? state->rules.nice : state->ahead;
@@ -180,23 +169,20 @@ static uint32_t find_match(zlib_deflate *state, uint32_t candidate, uint32_t len
     return length < state->ahead ? length : state->ahead;
 }
 
-static int write_block(zlib_deflate *state, int last, sink *out)
-{
+static int write_block(zlib_deflate *state, int last, sink *out) {
     const uint8_t *stored = state->block_start >= 0 ? state->buffer + state->block_start : NULL;
     size_t size = (size_t)((int64_t)state->at - state->block_start);
     state->block_start = (int32_t)state->at;
     return zlib_block_write(&state->block, stored, size, last, out);
 }
 
-static inline int is_near(const zlib_deflate *state, uint32_t position)
-{
+static inline int is_near(const zlib_deflate *state, uint32_t position) {
     return position != NOTHING && state->at - position <= DISTANCE_MAX;
 }
 
 /* Levels 1-3: take every match, and hash the strings inside it only when it is short. Returns 1 when all of the input has
  * been encoded, 0 when some waits for more, -1 without memory. */
-static int encode_fast(zlib_deflate *state, input *in, sink *out)
-{
+static int encode_fast(zlib_deflate *state, input *in, sink *out) {
     for (;;) {
         readiness ready = look_ahead(state, in);
         if (ready != READY)
@@ -222,8 +208,7 @@ static int encode_fast(zlib_deflate *state, input *in, sink *out)
 }
 
 /* Write the match that was found at the byte before, and go behind it. */
-static int take_match(zlib_deflate *state, uint32_t start, uint32_t length)
-{
+static int take_match(zlib_deflate *state, uint32_t start, uint32_t length) {
     uint32_t last_string = state->at + state->ahead - ZLIB_LENGTH_MIN; /* the last one that has all of its bytes */
     int full = zlib_block_add_match(&state->block, state->at - 1 - start, length);
     uint32_t end = state->at - 1 + length;
@@ -238,8 +223,7 @@ static int take_match(zlib_deflate *state, uint32_t start, uint32_t length)
 }
 
 /* Levels 4-9: take a match only when the next byte has no longer one. Returns as encode_fast. */
-static int encode_lazy(zlib_deflate *state, input *in, sink *out)
-{
+static int encode_lazy(zlib_deflate *state, input *in, sink *out) {
     for (;;) {
         readiness ready = look_ahead(state, in);
         if (ready != READY)
@@ -271,8 +255,7 @@ static int encode_lazy(zlib_deflate *state, input *in, sink *out)
 
 /* ---- streams ------------------------------------------------------------------------------------------------------ */
 
-void zlib_deflate_reset(zlib_deflate *state)
-{
+void zlib_deflate_reset(zlib_deflate *state) {
     state->at = 0;
     state->ahead = 0;
     state->not_hashed = 0;
@@ -285,8 +268,7 @@ void zlib_deflate_reset(zlib_deflate *state)
     zlib_block_reset(&state->block);
 }
 
-zlib_deflate *zlib_deflate_create(int level)
-{
+zlib_deflate *zlib_deflate_create(int level) {
     if (level < 1 || level > 9)
         return NULL;
     zlib_deflate *state = calloc(1, sizeof *state);
@@ -298,13 +280,11 @@ zlib_deflate *zlib_deflate_create(int level)
     return state;
 }
 
-void zlib_deflate_destroy(zlib_deflate *state)
-{
+void zlib_deflate_destroy(zlib_deflate *state) {
     free(state);
 }
 
-void zlib_deflate_set_dictionary(zlib_deflate *state, const uint8_t *dictionary)
-{
+void zlib_deflate_set_dictionary(zlib_deflate *state, const uint8_t *dictionary) {
     memcpy(state->buffer, dictionary, ZLIB_WINDOW);
     for (uint32_t position = 0; position + ZLIB_LENGTH_MIN <= ZLIB_WINDOW; position++)
         insert(state, position);
@@ -313,8 +293,7 @@ void zlib_deflate_set_dictionary(zlib_deflate *state, const uint8_t *dictionary)
     state->not_hashed = ZLIB_LENGTH_MIN - 1;
 }
 
-int zlib_deflate_write(zlib_deflate *state, const uint8_t *data, size_t size, zlib_flush flush, sink *out)
-{
+int zlib_deflate_write(zlib_deflate *state, const uint8_t *data, size_t size, zlib_flush flush, sink *out) {
     input in = {data, size, flush};
     if (size > 0)
         state->synced = 0;
@@ -337,8 +316,7 @@ int zlib_deflate_write(zlib_deflate *state, const uint8_t *data, size_t size, zl
     return 0;
 }
 
-int zlib_deflate_align(zlib_deflate *state, int stored, sink *out)
-{
+int zlib_deflate_align(zlib_deflate *state, int stored, sink *out) {
     if (stored || state->block.bits.count % 2 != 0)
         return zlib_block_write_empty_stored(&state->block, out);
     return zlib_block_write_empty_fixed(&state->block, out);

@@ -61,22 +61,19 @@ int zlib_block_write_empty_stored(zlib_block *block, sink *out);
 /* Empty blocks of 10 bits with the fixed code until a whole byte is reached; the bits left over must be an even number. */
 int zlib_block_write_empty_fixed(zlib_block *block, sink *out);
 
-static inline unsigned zlib_distance_code(const zlib_block *block, unsigned distance)
-{
+static inline unsigned zlib_distance_code(const zlib_block *block, unsigned distance) {
     unsigned below = distance - 1;
     return below < 256 ? block->distance_code[below] : block->distance_code[256 + (below >> 7)];
 }
 
 /* Return true when the block is full and must be written. */
-static inline int zlib_block_add_literal(zlib_block *block, uint8_t literal)
-{
+static inline int zlib_block_add_literal(zlib_block *block, uint8_t literal) {
     block->symbols[block->count++] = literal;
     block->literal_frequency[literal]++;
     return block->count == ZLIB_SYMBOLS;
 }
 
-static inline int zlib_block_add_match(zlib_block *block, unsigned distance, unsigned length)
-{
+static inline int zlib_block_add_match(zlib_block *block, unsigned distance, unsigned length) {
     unsigned above = length - ZLIB_LENGTH_MIN;
     block->symbols[block->count++] = (uint32_t)distance << 16 | above;
     block->literal_frequency[257 + block->length_code[above]]++;

@@ -11,25 +11,23 @@
 #include <string.h>
 
 enum {
+    PIGZ_BLOCK = 131072, /* without `-b` */
     PIGZ_BLOCK_MIN = 32768,
     PIGZ_BLOCK_MAX = 1 << 30,
 };
 
 /* ---- zlib ----------------------------------------------------------------------------------------------------------- */
 
-static encoder *create_zlib(int level, uint32_t block_size)
-{
+static encoder *create_zlib(int level, uint32_t block_size) {
     return block_size == 0 ? (encoder *)zlib_deflate_create(level) : NULL;
 }
 
-static int write_zlib(encoder *state, const uint8_t *data, size_t size, int flush, sink *out)
-{
+static int write_zlib(encoder *state, const uint8_t *data, size_t size, int flush, sink *out) {
     zlib_flush how = flush == ENCODER_FINISH ? ZLIB_FINISH : flush == ENCODER_SYNC_FLUSH ? ZLIB_SYNC : ZLIB_MORE;
     return zlib_deflate_write((zlib_deflate *)state, data, size, how, out);
 }
 
-static void destroy_zlib(encoder *state)
-{
+static void destroy_zlib(encoder *state) {
     zlib_deflate_destroy((zlib_deflate *)state);
 }
 
@@ -55,8 +53,9 @@ typedef struct {
     uint8_t dictionary[ZLIB_WINDOW];   /* the last bytes of the block, when the next one needs them */
 } pigz;
 
-static encoder *create_pigz(int level, uint32_t block_size, pigz_way way)
-{
+static encoder *create_pigz(int level, uint32_t block_size, pigz_way way) {
+    if (block_size == 0)
+        block_size = PIGZ_BLOCK;
     if (block_size < PIGZ_BLOCK_MIN || block_size > PIGZ_BLOCK_MAX)
         return NULL;
     pigz *state = calloc(1, sizeof *state);
@@ -73,8 +72,7 @@ static encoder *create_pigz(int level, uint32_t block_size, pigz_way way)
 }
 
 /* End a full block that another one follows. */
-static int end_block(pigz *state, sink *out)
-{
+static int end_block(pigz *state, sink *out) {
     int independent = state->way == INDEPENDENT;
     if (zlib_deflate_write(state->deflate, NULL, 0, ZLIB_BLOCK, out) < 0)
         return -1;
@@ -91,8 +89,7 @@ static int end_block(pigz *state, sink *out)
 }
 
 /* Keep what of the block's last ZLIB_WINDOW bytes lies in `data`, which begins at `block_used`. */
-static void keep_dictionary(pigz *state, const uint8_t *data, size_t size)
-{
+static void keep_dictionary(pigz *state, const uint8_t *data, size_t size) {
     size_t start = state->block_size - ZLIB_WINDOW;
     size_t used = state->block_used;
     size_t skipped = used < start ? start - used : 0;
@@ -101,8 +98,7 @@ static void keep_dictionary(pigz *state, const uint8_t *data, size_t size)
 }
 
 /* A sync flush is ignored, as pigz has none. */
-static int write_pigz(encoder *self, const uint8_t *data, size_t size, int flush, sink *out)
-{
+static int write_pigz(encoder *self, const uint8_t *data, size_t size, int flush, sink *out) {
     pigz *state = (pigz *)self;
     while (size > 0) {
         if (state->block_used == state->block_size && end_block(state, out) < 0)
@@ -120,26 +116,22 @@ static int write_pigz(encoder *self, const uint8_t *data, size_t size, int flush
     return flush == ENCODER_FINISH ? zlib_deflate_write(state->deflate, NULL, 0, ZLIB_FINISH, out) : 0;
 }
 
-static void destroy_pigz(encoder *self)
-{
+static void destroy_pigz(encoder *self) {
     pigz *state = (pigz *)self;
     if (state != NULL)
         zlib_deflate_destroy(state->deflate);
     free(state);
 }
 
-static encoder *create_pigz_threads(int level, uint32_t block_size)
-{
+static encoder *create_pigz_threads(int level, uint32_t block_size) {
     return create_pigz(level, block_size, THREADS);
 }
 
-static encoder *create_pigz_one_thread(int level, uint32_t block_size)
-{
+static encoder *create_pigz_one_thread(int level, uint32_t block_size) {
     return create_pigz(level, block_size, ONE_THREAD);
 }
 
-static encoder *create_pigz_independent(int level, uint32_t block_size)
-{
+static encoder *create_pigz_independent(int level, uint32_t block_size) {
     return create_pigz(level, block_size, INDEPENDENT);
 }
 
