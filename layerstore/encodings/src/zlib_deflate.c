@@ -36,7 +36,7 @@ struct zlib_deflate {
     uint32_t match_start;
     uint32_t match_length; /* lazy levels: of the match at the byte before; 2 for none */
     int literal_waits;     /* lazy levels: the byte before has not been written yet */
-    int synced;            /* nothing came since the last ZLIB_SYNC */
+    int synced;            /* the last call was a ZLIB_SYNC: a second one right after it does nothing */
     uint16_t head[HASH_SIZE];
     uint16_t prev[ZLIB_WINDOW];
     uint8_t buffer[2 * ZLIB_WINDOW + SLACK];
@@ -295,7 +295,7 @@ void zlib_deflate_set_dictionary(zlib_deflate *state, const uint8_t *dictionary)
 
 int zlib_deflate_write(zlib_deflate *state, const uint8_t *data, size_t size, zlib_flush flush, sink *out) {
     input in = {data, size, flush};
-    if (size > 0)
+    if (size > 0 || flush == ZLIB_MORE)
         state->synced = 0;
     int done = state->rules.is_lazy ? encode_lazy(state, &in, out) : encode_fast(state, &in, out);
     if (done < 1 || flush == ZLIB_MORE)
