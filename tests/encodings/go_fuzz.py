@@ -1,4 +1,4 @@
-"""Compare encoders with an oracle over many cases: ``python -m tests.encodings.go_fuzz PROGRAM NUMBER ...``."""
+"""Compare encoders with an oracle over many cases: ``python tests/encodings/go_fuzz.py PROGRAM NUMBER ...``."""
 
 import argparse
 import itertools
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from layerstore.encodings._encoders import Encoder
 
-from .go_cases import Case, make_cases
-from .go_oracle import Oracle
+from go_cases import Case, make_cases
+from go_oracle import Oracle
 
 
 def encode(case: Case, data: bytes, source: random.Random | None = None) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .go_cases import Case
+from go_cases import Case
 
 
 class Oracle:

@@ -11,6 +11,11 @@
 /* A new encoder is declared in encoder.h and gets one line here. */
 static const encoder_kind *const registry[] = {
     &go_flate_kind,
+    &go_flate_127_kind,
+    &go_klauspost_1_15_kind,
+    &go_klauspost_1_18_1_kind,
+    &go_klauspost_1_18_2_kind,
+    &go_klauspost_1_20_4_kind,
     &zlib_kind,
     &pigz_kind,
     &pigz_one_thread_kind,
