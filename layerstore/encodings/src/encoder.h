@@ -51,5 +51,6 @@ extern const encoder_kind zlib_kind;               /* 16: zlib's deflate, as Pyt
 extern const encoder_kind pigz_kind;               /* 17: pigz with several threads */
 extern const encoder_kind pigz_one_thread_kind;    /* 18: pigz -p 1 */
 extern const encoder_kind pigz_independent_kind;   /* 19: pigz -i */
+extern const encoder_kind gnu_gzip_kind;           /* 20: GNU gzip */
 
 #endif

@@ -20,6 +20,7 @@ static const encoder_kind *const registry[] = {
     &pigz_kind,
     &pigz_one_thread_kind,
     &pigz_independent_kind,
+    &gnu_gzip_kind,
 };
 
 enum { REGISTRY_SIZE = sizeof registry / sizeof registry[0] };

@@ -2,7 +2,7 @@
  *
  * Huffman codes of the same total length are many; which one zlib finds follows from the order in which its heap hands out
  * nodes of equal frequency (the shallower first, and else by position in the heap) and from how codes that are too long are
- * shortened. Facts from zlib 1.3.1's trees.c and from RFC 1951. */
+ * shortened. Facts from zlib 1.3.1's trees.c and from RFC 1951. GNU gzip 1.12 does the same. */
 #include "zlib_deflate.h"
 
 #include <string.h>
@@ -310,6 +310,7 @@ static void put_codes(writer *to, const huffman *literals, const huffman *distan
 
 static void start_block(zlib_block *block) {
     block->count = 0;
+    block->matches = 0;
     memset(block->literal_frequency, 0, sizeof block->literal_frequency);
     memset(block->distance_frequency, 0, sizeof block->distance_frequency);
     block->literal_frequency[END_OF_BLOCK] = 1;
@@ -341,7 +342,7 @@ void zlib_block_init(zlib_block *block) {
 }
 
 static void put_symbols(const zlib_block *block, writer *to, const zlib_code *literals, const zlib_code *distances) {
-    for (size_t i = 0; i < block->count; i++) {
+    for (uint32_t i = 0; i < block->count; i++) {
         unsigned low = block->symbols[i] & 0xffff;
         unsigned distance = block->symbols[i] >> 16;
         if (distance == 0) {
@@ -358,12 +359,17 @@ static void put_symbols(const zlib_block *block, writer *to, const zlib_code *li
     put_code(to, literals[END_OF_BLOCK]);
 }
 
-static uint32_t count_extra_bits(const zlib_block *block) {
+uint32_t zlib_block_count_distance_bits(const zlib_block *block) {
     uint32_t bits = 0;
-    for (int code = 0; code < 29; code++)
-        bits += (uint32_t)block->literal_frequency[257 + code] * length_extra[code];
     for (int code = 0; code < ZLIB_DISTANCE_CODES; code++)
         bits += (uint32_t)block->distance_frequency[code] * distance_extra[code];
+    return bits;
+}
+
+static uint32_t count_extra_bits(const zlib_block *block) {
+    uint32_t bits = zlib_block_count_distance_bits(block);
+    for (int code = 0; code < 29; code++)
+        bits += (uint32_t)block->literal_frequency[257 + code] * length_extra[code];
     return bits;
 }
 

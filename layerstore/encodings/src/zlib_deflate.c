@@ -1,4 +1,4 @@
-/* How zlib finds matches: see zlib_deflate.h. Facts from zlib 1.3.1's deflate.c. */
+/* How zlib and GNU gzip find matches: see zlib_deflate.h. Facts from zlib 1.3.1's and GNU gzip 1.12's deflate.c. */
 #include "zlib_deflate.h"
 
 #include <stdlib.h>
@@ -11,6 +11,7 @@ enum {
     SLIDE_AT = ZLIB_WINDOW + DISTANCE_MAX, /* from here on the upper half of the buffer becomes the lower one */
     NOTHING = 0,                           /* ends a hash chain: position 0 of the buffer is never matched */
     SHORT_MATCH_DISTANCE_MAX = 4096,       /* a match of 3 bytes from further away is not worth it (lazy levels) */
+    GUESS_AFTER = 4096,                    /* GNU gzip: after so many symbols each, guess whether the block should end */
     SLACK = 8,                             /* bytes that are compared 8 at a time are read beyond the buffer */
 };
 
@@ -29,6 +30,9 @@ static const level_rules rules_of_level[10] = {
 
 struct zlib_deflate {
     level_rules rules;
+    zlib_flavour flavour;
+    int guesses; /* GNU gzip from level 3: end a block early when it compresses well without many matches */
+    int ended;   /* GNU gzip: the end of the input has been seen, after which the window stays where it is */
     uint32_t at;           /* where in the buffer the next byte to encode is */
     uint32_t ahead;        /* bytes in the buffer from there */
     uint32_t not_hashed;   /* strings just before `at` that wait for the bytes behind them */
@@ -71,7 +75,7 @@ static void slide_positions(uint16_t *positions, size_t count) {
 }
 
 static void slide(zlib_deflate *state) {
-    memcpy(state->buffer, state->buffer + ZLIB_WINDOW, state->at + state->ahead - ZLIB_WINDOW);
+    memcpy(state->buffer, state->buffer + ZLIB_WINDOW, ZLIB_WINDOW);
     state->at -= ZLIB_WINDOW;
     state->match_start -= ZLIB_WINDOW; /* wraps when there is no match; then nobody reads it */
     state->block_start -= ZLIB_WINDOW;
@@ -87,29 +91,39 @@ static void insert_left_out(zlib_deflate *state) {
     }
 }
 
-/* Read as much as the buffer takes. zlib slides at SLIDE_AT too, but can only be there with too little ahead when all of
- * its input is in; so we wait for the flush there. */
-static void fill_buffer(zlib_deflate *state, input *in) {
-    if (state->at > SLIDE_AT)
-        slide(state);
-    size_t room = sizeof state->buffer - SLACK - state->at - state->ahead;
+/* Take as much input as the buffer has room for. */
+static void read_input(zlib_deflate *state, input *in) {
+    size_t room = 2 * ZLIB_WINDOW - state->at - state->ahead;
     size_t size = in->size < room ? in->size : room;
-    if (size > 0) {
-        memcpy(state->buffer + state->at + state->ahead, in->data, size);
-        in->data += size;
-        in->size -= size;
-        state->ahead += (uint32_t)size;
-        insert_left_out(state);
-    }
-    if (state->at == SLIDE_AT && state->ahead < LOOK_AHEAD && in->flush != ZLIB_MORE)
+    if (size == 0)
+        return;
+    memcpy(state->buffer + state->at + state->ahead, in->data, size);
+    in->data += size;
+    in->size -= size;
+    state->ahead += (uint32_t)size;
+    insert_left_out(state);
+}
+
+/* Get more to look ahead, as one does who has the whole input: before the flush, the window only moves when it is full. */
+static void fill_buffer(zlib_deflate *state, input *in) {
+    read_input(state, in);
+    int full = state->at + state->ahead == 2 * ZLIB_WINDOW;
+    if (state->ahead < LOOK_AHEAD && state->at >= SLIDE_AT && (full || in->flush != ZLIB_MORE)) {
         slide(state);
+        read_input(state, in);
+    }
+    if (state->flavour == GNU_GZIP && state->ahead < LOOK_AHEAD && in->flush == ZLIB_FINISH) {
+        state->ended = 1;
+        memset(state->buffer + state->at + state->ahead, 0, ZLIB_LENGTH_MIN - 1);
+    }
 }
 
 typedef enum { READY, STARVED, EXHAUSTED } readiness;
 
 static inline readiness look_ahead(zlib_deflate *state, input *in) {
     if (state->ahead < LOOK_AHEAD) {
-        fill_buffer(state, in);
+        if (!state->ended)
+            fill_buffer(state, in);
         if (state->ahead < LOOK_AHEAD && in->flush == ZLIB_MORE)
             return STARVED;
         if (state->ahead == 0)
@@ -143,12 +157,17 @@ static inline uint32_t count_equal(const uint8_t *a, const uint8_t *b) {
 }
 
 /* The longest match at state->at along the chain from `candidate`, the nearest among the longest; its start goes to
- * state->match_start when it is longer than `length`, which it must be to count. Bytes behind the input may be compared:
- * they never change the result, as the search ends with the first match that reaches them. */
+ * state->match_start when it is longer than `length`, which it must be to count.
+ *
+ * Bytes behind the input may be compared. zlib ends the search with the first match that reaches them, so they never change
+ * the result. GNU gzip goes on, and prefers a match that is longer by what happens to stand there: two zeros and what the
+ * window held before, which is why the whole of it is moved by `slide`. */
 static uint32_t find_match(zlib_deflate *state, uint32_t candidate, uint32_t length) {
     const uint8_t *here = state->buffer + state->at;
     uint32_t limit = state->at > DISTANCE_MAX ? state->at - DISTANCE_MAX : NOTHING;
-    uint32_t nice = state->rules.nice < state->ahead ? state->rules.nice : state->ahead;
+    uint32_t nice = state->rules.nice;
+    if (state->flavour == ZLIB && nice > state->ahead)
+        nice = state->ahead;
     uint32_t links = length >= state->rules.good ? state->rules.chain >> 2 : state->rules.chain;
     uint16_t first = load_2(here);
     uint16_t end = load_2(here + length - 1);
@@ -169,15 +188,48 @@ static uint32_t find_match(zlib_deflate *state, uint32_t candidate, uint32_t len
     return length < state->ahead ? length : state->ahead;
 }
 
+static void start_symbols(zlib_deflate *state) {
+    state->block.pause = state->guesses ? GUESS_AFTER : state->flavour == GNU_GZIP ? GNU_SYMBOLS : ZLIB_SYMBOLS;
+}
+
 static int write_block(zlib_deflate *state, int last, sink *out) {
     const uint8_t *stored = state->block_start >= 0 ? state->buffer + state->block_start : NULL;
     size_t size = (size_t)((int64_t)state->at - state->block_start);
     state->block_start = (int32_t)state->at;
+    start_symbols(state);
     return zlib_block_write(&state->block, stored, size, last, out);
 }
 
+/* GNU gzip: few matches, and yet less than half of the size? */
+static int should_end(const zlib_deflate *state) {
+    const zlib_block *block = &state->block;
+    uint64_t in_size = (uint64_t)((int64_t)state->at - state->block_start);
+    uint64_t out_size = (8 * (uint64_t)block->count + 5 * block->matches + zlib_block_count_distance_bits(block)) >> 3;
+    return block->matches < block->count / 2 && out_size < in_size / 2;
+}
+
+/* The block has reached its pause: does it end with the symbol that was just added? state->at is still where the encoder
+ * stood when it added it. */
+static int ends(zlib_deflate *state) {
+    zlib_block *block = &state->block;
+    if (!state->guesses || block->count == GNU_SYMBOLS || should_end(state))
+        return 1;
+    block->pause = block->count + GUESS_AFTER <= GNU_SYMBOLS ? block->count + GUESS_AFTER : GNU_SYMBOLS;
+    return 0;
+}
+
+/* Both return true when the block ends, and is to be written as soon as the encoder has gone on. */
+static inline int add_literal(zlib_deflate *state, uint8_t literal) {
+    return zlib_block_add_literal(&state->block, literal) && ends(state);
+}
+
+static inline int add_match(zlib_deflate *state, uint32_t distance, uint32_t length) {
+    return zlib_block_add_match(&state->block, distance, length) && ends(state);
+}
+
+/* May a match be searched from there? GNU gzip searches none where a comparison could go beyond the buffer. */
 static inline int is_near(const zlib_deflate *state, uint32_t position) {
-    return position != NOTHING && state->at - position <= DISTANCE_MAX;
+    return position != NOTHING && state->at - position <= DISTANCE_MAX && state->at <= SLIDE_AT;
 }
 
 /* Levels 1-3: take every match, and hash the strings inside it only when it is short. Returns 1 when all of the input has
@@ -191,14 +243,14 @@ static int encode_fast(zlib_deflate *state, input *in, sink *out) {
         uint32_t length = is_near(state, candidate) ? find_match(state, candidate, ZLIB_LENGTH_MIN - 1) : 0;
         int full;
         if (length >= ZLIB_LENGTH_MIN) {
-            full = zlib_block_add_match(&state->block, state->at - state->match_start, length);
+            full = add_match(state, state->at - state->match_start, length);
             state->ahead -= length;
             if (length <= state->rules.lazy && state->ahead >= ZLIB_LENGTH_MIN)
                 for (uint32_t i = 1; i < length; i++)
                     insert(state, state->at + i);
             state->at += length;
         } else {
-            full = zlib_block_add_literal(&state->block, state->buffer[state->at]);
+            full = add_literal(state, state->buffer[state->at]);
             state->ahead--;
             state->at++;
         }
@@ -210,7 +262,7 @@ static int encode_fast(zlib_deflate *state, input *in, sink *out) {
 /* Write the match that was found at the byte before, and go behind it. */
 static int take_match(zlib_deflate *state, uint32_t start, uint32_t length) {
     uint32_t last_string = state->at + state->ahead - ZLIB_LENGTH_MIN; /* the last one that has all of its bytes */
-    int full = zlib_block_add_match(&state->block, state->at - 1 - start, length);
+    int full = add_match(state, state->at - 1 - start, length);
     uint32_t end = state->at - 1 + length;
     uint32_t hash_end = end <= last_string ? end : last_string + 1;
     for (uint32_t position = state->at + 1; position < hash_end; position++)
@@ -244,7 +296,7 @@ static int encode_lazy(zlib_deflate *state, input *in, sink *out) {
             continue;
         }
         if (state->literal_waits) {
-            if (zlib_block_add_literal(&state->block, state->buffer[state->at - 1]) && write_block(state, 0, out) < 0)
+            if (add_literal(state, state->buffer[state->at - 1]) && write_block(state, 0, out) < 0)
                 return -1;
         }
         state->literal_waits = 1;
@@ -266,15 +318,18 @@ void zlib_deflate_reset(zlib_deflate *state) {
     state->synced = 0;
     memset(state->head, 0, sizeof state->head);
     zlib_block_reset(&state->block);
+    start_symbols(state);
 }
 
-zlib_deflate *zlib_deflate_create(int level) {
+zlib_deflate *zlib_deflate_create(int level, zlib_flavour flavour) {
     if (level < 1 || level > 9)
         return NULL;
     zlib_deflate *state = calloc(1, sizeof *state);
     if (state == NULL)
         return NULL;
     state->rules = rules_of_level[level];
+    state->flavour = flavour;
+    state->guesses = flavour == GNU_GZIP && level > 2;
     zlib_block_init(&state->block);
     zlib_deflate_reset(state);
     return state;
@@ -301,7 +356,7 @@ int zlib_deflate_write(zlib_deflate *state, const uint8_t *data, size_t size, zl
     if (done < 1 || flush == ZLIB_MORE)
         return done < 0 ? -1 : 0;
     if (state->literal_waits) {
-        zlib_block_add_literal(&state->block, state->buffer[state->at - 1]); /* may fill the block, which ends anyway */
+        add_literal(state, state->buffer[state->at - 1]); /* may fill the block, which ends anyway */
         state->literal_waits = 0;
     }
     state->not_hashed = state->at < ZLIB_LENGTH_MIN - 1 ? state->at : ZLIB_LENGTH_MIN - 1;

@@ -1,4 +1,4 @@
-/* The encoders of zlib's family, as module.c lists them: zlib itself, and the three ways in which pigz uses it.
+/* The encoders of zlib's family, as module.c lists them: zlib itself, the three ways in which pigz uses it, and GNU gzip.
  *
  * pigz (facts from its versions 2.4-2.8 with zlib 1.2.6 or newer) cuts the input into blocks and ends each but the last with
  * Z_BLOCK and empty blocks up to a whole byte. With several threads each block is a stream of its own that has the 32 KiB
@@ -19,7 +19,7 @@ enum {
 /* ---- zlib ----------------------------------------------------------------------------------------------------------- */
 
 static encoder *create_zlib(int level, uint32_t block_size) {
-    return block_size == 0 ? (encoder *)zlib_deflate_create(level) : NULL;
+    return block_size == 0 ? (encoder *)zlib_deflate_create(level, ZLIB) : NULL;
 }
 
 static int write_zlib(encoder *state, const uint8_t *data, size_t size, int flush, sink *out) {
@@ -38,6 +38,27 @@ const encoder_kind zlib_kind = {
     .level_max = 9,
     .create = create_zlib,
     .write = write_zlib,
+    .destroy = destroy_zlib,
+};
+
+/* ---- GNU gzip ------------------------------------------------------------------------------------------------------- */
+
+static encoder *create_gnu_gzip(int level, uint32_t block_size) {
+    return block_size == 0 ? (encoder *)zlib_deflate_create(level, GNU_GZIP) : NULL;
+}
+
+/* A sync flush is ignored, as GNU gzip has none. */
+static int write_gnu_gzip(encoder *state, const uint8_t *data, size_t size, int flush, sink *out) {
+    return zlib_deflate_write((zlib_deflate *)state, data, size, flush == ENCODER_FINISH ? ZLIB_FINISH : ZLIB_MORE, out);
+}
+
+const encoder_kind gnu_gzip_kind = {
+    .name = "gnu-gzip",
+    .number = 20,
+    .level_min = 1,
+    .level_max = 9,
+    .create = create_gnu_gzip,
+    .write = write_gnu_gzip,
     .destroy = destroy_zlib,
 };
 
@@ -63,7 +84,7 @@ static encoder *create_pigz(int level, uint32_t block_size, pigz_way way) {
         return NULL;
     state->way = way;
     state->block_size = block_size;
-    state->deflate = zlib_deflate_create(level);
+    state->deflate = zlib_deflate_create(level, ZLIB);
     if (state->deflate == NULL) {
         free(state);
         return NULL;
