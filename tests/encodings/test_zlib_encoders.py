@@ -1,4 +1,4 @@
-"""zlib's and pigz's bytes from our own encoders: stored digests, and the tools themselves where they are installed."""
+"""zlib's, pigz's and GNU gzip's bytes from our own encoders: stored digests, and the tools where they are installed."""
 
 import gzip
 import hashlib
@@ -18,11 +18,13 @@ pytest.importorskip("layerstore.encodings._encoders", reason="the extension modu
 from go_cases import make_input
 from zlib_cases import VECTORS, Case, make_cases, vector_cases
 from zlib_oracle import (
+    GNU_GZIP,
     PIGZ,
     PIGZ_BLOCK_SIZE,
     PIGZ_INDEPENDENT,
     PIGZ_ONE_THREAD,
     ZLIB,
+    no_gnu_gzip,
     no_pigz,
     no_zlib,
     our_bytes,
@@ -34,6 +36,7 @@ from layerstore.encodings._encoders import Encoder
 from layerstore.encodings.gzip_format import GzipHeader, MemberStart, scan
 
 needs_zlib = pytest.mark.skipif(no_zlib() is not None, reason=str(no_zlib()))
+needs_gnu_gzip = pytest.mark.skipif(no_gnu_gzip() is not None, reason=str(no_gnu_gzip()))
 needs_pigz = pytest.mark.skipif(no_pigz() is not None, reason=str(no_pigz()))
 
 LEVELS = range(1, 10)
@@ -53,7 +56,7 @@ def live_cases(numbers: tuple[int, ...], count: int) -> Iterator[Case]:
 
 @needs_zlib
 def test_zlib_makes_the_same() -> None:
-    for case in live_cases((ZLIB,), 200):
+    for case in live_cases((ZLIB,), 120):
         data = case.data()
         assert case.actual(data) == case.expected(data), case
 
@@ -61,6 +64,13 @@ def test_zlib_makes_the_same() -> None:
 @needs_pigz
 def test_pigz_makes_the_same() -> None:
     for case in live_cases((PIGZ, PIGZ_ONE_THREAD, PIGZ_INDEPENDENT), 60):
+        data = case.data()
+        assert case.actual(data) == case.expected(data), case
+
+
+@needs_gnu_gzip
+def test_gnu_gzip_makes_the_same() -> None:
+    for case in live_cases((GNU_GZIP,), 60):
         data = case.data()
         assert case.actual(data) == case.expected(data), case
 
@@ -73,7 +83,7 @@ def test_every_small_size(level: int) -> None:
         assert our_bytes(ZLIB, level, 0, data[:size]) == zlib_bytes(level, data[:size])
 
 
-@pytest.mark.parametrize("number", [ZLIB, PIGZ, PIGZ_ONE_THREAD, PIGZ_INDEPENDENT])
+@pytest.mark.parametrize("number", [ZLIB, PIGZ, PIGZ_ONE_THREAD, PIGZ_INDEPENDENT, GNU_GZIP])
 @pytest.mark.parametrize("level", [1, 4, 6])
 def test_cuts_make_no_difference(number: int, level: int) -> None:
     """Also when input runs dry where zlib's window may slide early (byte 65,274), or where a block of pigz ends."""

@@ -2,12 +2,13 @@
 
 import shutil
 import subprocess
+import tempfile
 import zlib
 from itertools import pairwise
 
 from layerstore.encodings._encoders import Encoder
 
-ZLIB, PIGZ, PIGZ_ONE_THREAD, PIGZ_INDEPENDENT = 16, 17, 18, 19
+ZLIB, PIGZ, PIGZ_ONE_THREAD, PIGZ_INDEPENDENT, GNU_GZIP = 16, 17, 18, 19, 20
 
 PIGZ_ARGUMENTS = {PIGZ: ("-p", "3"), PIGZ_ONE_THREAD: ("-p", "1"), PIGZ_INDEPENDENT: ("-i", "-p", "2")}
 PIGZ_BLOCK_SIZE = 131072
@@ -29,6 +30,14 @@ def no_pigz() -> str | None:
     return None if shutil.which("pigz") else "pigz is not installed"
 
 
+def no_gnu_gzip() -> str | None:
+    """Why GNU gzip cannot be asked; None when it can."""
+    if not shutil.which("gzip"):
+        return "gzip is not installed"
+    version = subprocess.run(["gzip", "--version"], capture_output=True, check=False).stdout
+    return None if b"Free Software Foundation" in version else "gzip is not GNU's"
+
+
 def zlib_bytes(level: int, data: bytes) -> bytes:
     """What zlib makes of the data."""
     stream = zlib.compressobj(level, wbits=-15)
@@ -39,6 +48,15 @@ def pigz_bytes(number: int, level: int, block_size: int, data: bytes) -> bytes:
     """What pigz makes of the data, without gzip's header and trailer."""
     command = ["pigz", "-c", "-n", f"-{level}", "-b", str(block_size // 1024), *PIGZ_ARGUMENTS[number]]
     output = subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+    return output[_GZIP_HEADER_SIZE:-_GZIP_TRAILER_SIZE]
+
+
+def gnu_gzip_bytes(level: int, data: bytes) -> bytes:
+    """What GNU gzip makes of the data when it reads them from a file, without gzip's header and trailer."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        output = subprocess.run(["gzip", "-cn", f"-{level}"], stdin=file, stdout=subprocess.PIPE, check=True).stdout
     return output[_GZIP_HEADER_SIZE:-_GZIP_TRAILER_SIZE]
 
 
