@@ -22,9 +22,7 @@ class Case:
     @property
     def key(self) -> str:
         """What names the case in the vectors."""
-        return (
-            f"{self.number}/{self.level}/{self.block_size}/{self.flush_every}/{self.kind}/{self.size}/{self.seed}"
-        )
+        return f"{self.number}/{self.level}/{self.block_size}/{self.flush_every}/{self.kind}/{self.size}/{self.seed}"
 
     def data(self) -> bytes:
         """The input."""
@@ -56,7 +54,8 @@ def _tar(source: random.Random) -> Iterator[bytes]:
     while True:
         name = b"usr/lib/" + b"/".join(next(words).strip(b" ,.\n") for _ in range(3))
         size = _below(source, 6000)
-        header = name.ljust(100, b"\0") + b"0000644\0" b"0000000\0" * 2 + b"%011o\0" % size + b"14712345670\0"
+        fields = (b"0000644\0" + b"0000000\0") * 2
+        header = name.ljust(100, b"\0") + fields + b"%011o\0" % size + b"14712345670\0"
         body = b"".join(next(words) for _ in range(size // 6)) if _below(source, 3) else source.randbytes(size)
         yield (header + b"%06o\0 0" % _below(source, 1 << 18)).ljust(512, b"\0") + body + b"\0" * (-len(body) % 512)
 
@@ -103,7 +102,9 @@ def _text(source: random.Random) -> Iterator[bytes]:
 def _far(source: random.Random) -> Iterator[bytes]:
     history = bytearray(source.randbytes(4000))
     while True:  # matches near the largest distance and of every length
-        distance = min(len(history), 32768 - 300 + _below(source, 600) if _below(source, 2) else 1 + _below(source, 32768))
+        distance = min(
+            len(history), 32768 - 300 + _below(source, 600) if _below(source, 2) else 1 + _below(source, 32768)
+        )
         start = len(history) - distance
         piece = bytes(history[start : start + 3 + _below(source, 300)]) + source.randbytes(_below(source, 12))
         history += piece

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from layerstore.encodings._encoders import Encoder
-
 from go_cases import Case, make_cases
 from go_oracle import Oracle
+
+from layerstore.encodings._encoders import Encoder
 
 
 def encode(case: Case, data: bytes, source: random.Random | None = None) -> bytes:

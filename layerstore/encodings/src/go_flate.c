@@ -468,7 +468,7 @@ static encoder *flate_create(int level, uint32_t block_size) {
     flate *z = calloc(1, sizeof *z);
     if (z == NULL)
         return NULL;
-    z->level = level;
+    z->level = level = level == -1 ? 6 : level;
     int chained = level >= 2;
     z->window = calloc(1, (chained ? 2 * WINDOW : 2 * GO_BLOCK_STORED_MAX) + 8);
     z->tokens = malloc((chained ? TOKENS_MAX + 1 : GO_BLOCK_STORED_MAX + 1) * sizeof *z->tokens);

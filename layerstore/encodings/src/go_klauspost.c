@@ -51,6 +51,8 @@ static encoder *create(const variant *kind, int level, uint32_t block_size) {
     stream *z = calloc(1, sizeof *z);
     if (z == NULL)
         return NULL;
+    if (level == -1)
+        level = kind == &go_1_27 ? 6 : 5;
     z->kind = kind;
     z->level = level;
     z->block_size = block_size;

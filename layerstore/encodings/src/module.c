@@ -58,7 +58,7 @@ typedef struct {
     PyThread_type_lock lock; /* taken while the GIL is released: two threads may not feed one stream at once */
 } encoder_object;
 
-static const encoder_kind *find_kind(uint32_t number) {
+static const encoder_kind *find_kind(long long number) {
     for (size_t i = 0; i < REGISTRY_SIZE; i++)
         if (registry[i]->number == number)
             return registry[i];
@@ -67,24 +67,24 @@ static const encoder_kind *find_kind(uint32_t number) {
 
 static PyObject *encoder_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"number", "level", "block_size", NULL};
-    unsigned int number, block_size = 0;
+    long long number, block_size = 0;
     int level;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "Ii|I:Encoder", names, &number, &level, &block_size))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "Li|L:Encoder", names, &number, &level, &block_size))
         return NULL;
     const encoder_kind *kind = find_kind(number);
     if (kind == NULL)
-        return PyErr_Format(PyExc_LookupError, "there is no encoder number %u", number);
+        return PyErr_Format(PyExc_LookupError, "there is no encoder number %lld", number);
     if (level < kind->level_min || level > kind->level_max)
         return PyErr_Format(PyExc_ValueError, "%s has no level %d", kind->name, level);
     if (block_size != 0 && (block_size < kind->block_size_min || block_size > kind->block_size_max))
-        return PyErr_Format(PyExc_ValueError, "%s has no blocks of %u bytes", kind->name, block_size);
+        return PyErr_Format(PyExc_ValueError, "%s has no blocks of %lld bytes", kind->name, block_size);
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     encoder_object *self = (encoder_object *)allocate(type, 0);
     if (self == NULL)
         return NULL;
     self->kind = kind;
     self->lock = PyThread_allocate_lock();
-    self->state = self->lock == NULL ? NULL : kind->create(level, block_size);
+    self->state = self->lock == NULL ? NULL : kind->create(level, (uint32_t)block_size);
     if (self->state == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
