@@ -31,7 +31,7 @@ from layerstore.encodings.recognise import (
 from layerstore.errors import UndecodableError
 
 GO_ZERO_TIME = 0x886E0900
-DATA = make_input("tar", 2_500_000, 1)
+DATA = make_input("tar", 1_200_000, 1)
 
 
 def encode(candidate: Candidate, data: bytes) -> bytes:
@@ -77,8 +77,8 @@ def test_a_guess_has_everything_once(header: GzipHeader, extra_flags: int) -> No
 def test_every_encoder_is_found(number: EncoderNumber) -> None:
     if not is_available(number):
         pytest.skip(f"{number.name} is not in this build")
-    for index, candidate in enumerate(c for c in guess(GzipHeader()) if c.number == number and c.level in (1, 3, 5, 6)):
-        data = DATA[: 300_000 if index else 2_500_000]
+    for index, candidate in enumerate(c for c in guess(GzipHeader()) if c.number == number and c.level in (1, 5)):
+        data = DATA[: 150_000 if index else 1_200_000]
         blob = make_blob(HEADERS[index % len(HEADERS)], candidate, data)
         found = find(blob)
         assert found is not None, candidate
@@ -100,7 +100,7 @@ def test_a_small_blob_is_compared_as_a_whole(size: int) -> None:
 @pytest.mark.skipif(no_zlib() is not None, reason=str(no_zlib()))
 @pytest.mark.parametrize("level", range(1, 10))
 def test_python(level: int) -> None:
-    data = DATA[:1_000_000]
+    data = DATA[:300_000]
     assert find(gzip.compress(data, level, mtime=0)) is not None
     file = io.BytesIO()
     with gzip.GzipFile("layer.tar", "wb", level, file) as stream:
@@ -115,11 +115,11 @@ def test_python(level: int) -> None:
 )
 def test_pigz(tmp_path: Path, options: str, number: EncoderNumber) -> None:
     path = tmp_path / "layer.tar"
-    path.write_bytes(DATA[:1_500_000])
+    path.write_bytes(DATA[:600_000])
     for level in (1, 6, 9):
         blob = subprocess.run(["pigz", "-ck", options, f"-{level}", path], capture_output=True, check=True).stdout
         beginning = read_beginning(blob[:BEGINNING_SIZE])
-        assert Candidate(number, level, 131072) in set(probe(beginning, guess(beginning.header)))
+        assert list(probe(beginning, [Candidate(number, level, 131072)]))
         assert find(blob) is not None
 
 
@@ -127,7 +127,7 @@ def test_pigz(tmp_path: Path, options: str, number: EncoderNumber) -> None:
 @pytest.mark.parametrize("level", range(1, 10))
 def test_gnu_gzip(tmp_path: Path, level: int) -> None:
     path = tmp_path / "layer.tar"
-    path.write_bytes(DATA[:1_000_000])
+    path.write_bytes(DATA[:300_000])
     blob = subprocess.run([str(shutil.which("gzip")), "-ck", f"-{level}", path], capture_output=True, check=True).stdout
     assert find(blob) == Candidate(EncoderNumber.GNU_GZIP, level, 0)
 
@@ -144,10 +144,12 @@ def test_what_nobody_makes_is_soon_known() -> None:
 
 
 def test_a_bomb_is_decoded_in_part() -> None:
-    blob = gzip.compress(bytes(200_000_000), 6, mtime=0)
+    blob = gzip.compress(bytes(30_000_000), 6, mtime=0)
     beginning = read_beginning(blob[:BEGINNING_SIZE])
     assert len(beginning.decoded) == DECODED_SIZE_MAX
-    assert Candidate(EncoderNumber.ZLIB, 6, 0) in set(probe(beginning, guess(beginning.header)))
+    assert list(probe(beginning, [Candidate(EncoderNumber.ZLIB, 6, 0), Candidate(EncoderNumber.ZLIB, 1, 0)])) == [
+        Candidate(EncoderNumber.ZLIB, 6, 0)
+    ]
 
 
 @pytest.mark.parametrize("head", [b"", b"\x1f\x8b\x08", b"PK\x03\x04", GzipHeader().to_bytes() + b"\xff\xff"])
