@@ -17,8 +17,11 @@ from layerstore.errors import UndecodableError
 BEGINNING_SIZE = 1 << 19
 """So much of a member is enough to tell the known encoders apart, as far as that can be done without all of it."""
 
-DECODED_SIZE_MAX = 1 << 22
-"""`read_beginning` decodes no more than this of a member that compresses very well."""
+DECODED_SIZE_MAX = 1 << 24
+"""`read_beginning` decodes no more than this of a member that compresses very well.
+
+It is more than any encoder takes before it writes something: GNU gzip collects 32,767 matches of up to 258 bytes.
+"""
 
 _FIRST_STEP_SIZE = 1 << 15  # most encoders that are wrong show it in what they make of this much
 _STEP_SIZE = 1 << 18
