@@ -32,7 +32,7 @@ class EncoderNumber(IntEnum):
     KLAUSPOST_1_15_10 = 3
     """klauspost/compress 1.15.10 to 1.18.0; levels -2 to 6, the default is 5. With a block size: klauspost/pgzip.
 
-    Levels 1 to 4 are those from 1.15.11 on.
+    Levels 1 to 3 are those from 1.15.11 on, level 4 is that of 1.18.0.
     """
     KLAUSPOST_1_18_1 = 4
     """klauspost/compress 1.18.1; else as above."""
@@ -40,6 +40,15 @@ class EncoderNumber(IntEnum):
     """klauspost/compress 1.18.2 to 1.20.3; else as above."""
     KLAUSPOST_1_20_4 = 6
     """klauspost/compress 1.20.4; else as above."""
+    GO_FLATE_1_27_ARM64 = 7
+    """As 2, compiled for arm64, where Go fuses the multiplications and additions of an estimate: about one block in a
+    million is written otherwise."""
+    KLAUSPOST_1_15_10_ARM64 = 8
+    """As 3, compiled for arm64."""
+    KLAUSPOST_1_18_1_ARM64 = 9
+    """As 4, compiled for arm64."""
+    KLAUSPOST_1_18_2_ARM64 = 10
+    """As 5, compiled for arm64, up to 1.20.0: later versions make the same bytes everywhere."""
     ZLIB = 16
     """zlib's deflate, as Python's gzip module uses it."""
     PIGZ = 17
@@ -131,6 +140,22 @@ _SELF_TESTS: dict[int, tuple[tuple[int, int, str], ...]] = {
     EncoderNumber.KLAUSPOST_1_20_4: (
         (5, 0, "324db67a2bb98836cdb7f505b9e5a649"),
         (5, 1 << 16, "6344500baa3e10b61497fcdf774d7fb2"),
+    ),
+    EncoderNumber.GO_FLATE_1_27_ARM64: (
+        (6, 0, "5dc80f1c92187a8774d4eaf855980ab2"),
+        (1, 0, "e17143eb5d1615aa508fe5d8c243f39f"),
+    ),
+    EncoderNumber.KLAUSPOST_1_15_10_ARM64: (
+        (5, 0, "5bb8ff5ea592779d5fd06d5352751dba"),
+        (5, 1 << 16, "f30a02615c529468b43d0592b5455dbb"),
+    ),
+    EncoderNumber.KLAUSPOST_1_18_1_ARM64: (
+        (5, 0, "324db67a2bb98836cdb7f505b9e5a649"),
+        (5, 1 << 16, "1973b85a7a30ffc93d7de4ddd3e94a56"),
+    ),
+    EncoderNumber.KLAUSPOST_1_18_2_ARM64: (
+        (5, 0, "324db67a2bb98836cdb7f505b9e5a649"),
+        (5, 1 << 16, "1973b85a7a30ffc93d7de4ddd3e94a56"),
     ),
     EncoderNumber.ZLIB: (
         (6, 0, "7c944b4ca4145637e269904389126e65"),

@@ -125,8 +125,21 @@ _MAKERS = {
 }
 
 
+def _drift(size: int, seed: int) -> bytes:
+    """Text that changes a little after 65,535 bytes: whether a new Huffman code pays is a close call there."""
+    changed, text_seed = divmod(seed, 100)
+    text = make_input("text", max(size, 2 * 65535), text_seed)
+    drifted = bytearray(text)
+    for i in range(changed):
+        place = i * 40503 % 65535
+        drifted[65535 + place] = text[place * 7 % 65535]
+    return bytes(drifted[:size])
+
+
 def make_input(kind: str, size: int, seed: int) -> bytes:
     """Bytes of the kind, always the same for the same arguments."""
+    if kind == "drift":
+        return _drift(size, seed)
     pieces, total = [], 0
     for piece in _MAKERS[kind](random.Random(seed)):
         pieces.append(piece)

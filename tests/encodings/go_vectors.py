@@ -10,17 +10,20 @@ from go_cases import Case, make_cases
 from go_oracle import Oracle
 
 VECTORS = Path(__file__).with_name("go_vectors.json")
-LEVELS = {1: range(-2, 10), 2: range(-2, 10), 3: [5, 5, 5, 6], 4: [5, 5, 5, 6], 5: [5, 5, 5, 6], 6: [5, 5, 5, 6]}
-BLOCK_SIZES = {1: [0], 2: [0]} | {number: [0, 16385, 1 << 18] for number in (3, 4, 5, 6)}
+GO, KLAUSPOST = (1, 2, 7), (3, 4, 5, 6, 8, 9, 10)
+LEVELS = dict.fromkeys(GO, tuple(range(-2, 10))) | dict.fromkeys(KLAUSPOST, (5, 5, 5, 6))
+BLOCK_SIZES = dict.fromkeys(GO, (0,)) | dict.fromkeys(KLAUSPOST, (0, 16385, 1 << 18))
+CLOSE_CALLS = (13300, 82601, 209302, 90305)  # seeds of the kind "drift" that tell numbers 4 and 5 apart
 
 
 def vector_cases(number: int) -> list[Case]:
     """The cases of an encoder: random ones, and a few of several megabytes."""
     encoders = [(number, level, size) for level in LEVELS[number] for size in BLOCK_SIZES[number]]
-    cases = list(itertools.islice(make_cases(number, encoders, 1 << 17), 110))
-    level = 6 if number < 3 else 5
-    sizes = [0] if number < 3 else [1 << 18, 1 << 20]
+    cases = list(itertools.islice(make_cases(number, encoders, 1 << 17), 90))
+    level = 6 if number in GO else 5
+    sizes = [0] if number in GO else [1 << 18, 1 << 20]
     cases += [Case(number, level, size, 0, "mixed", 2_500_000, 10 * number + size) for size in sizes]
+    cases += [Case(number, level, 0, 0, "drift", 131170, seed) for seed in CLOSE_CALLS]
     return cases
 
 

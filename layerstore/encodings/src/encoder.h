@@ -41,12 +41,16 @@ typedef struct {
 } encoder_kind;
 
 /* The registry: module.c lists these. Numbers 1-15 belong to Go's encoders, 16-31 to zlib's family. */
-extern const encoder_kind go_flate_kind;           /*  1: Go compress/flate up to 1.26 */
-extern const encoder_kind go_flate_127_kind;       /*  2: Go compress/flate from 1.27 */
-extern const encoder_kind go_klauspost_1_15_kind;  /*  3: klauspost/compress 1.15.10-1.18.0, and pgzip with it */
+extern const encoder_kind go_flate_kind;            /*  1: Go compress/flate up to 1.26 */
+extern const encoder_kind go_flate_127_kind;        /*  2: Go compress/flate from 1.27 */
+extern const encoder_kind go_klauspost_1_15_kind;   /*  3: klauspost/compress 1.15.10-1.18.0, and pgzip with it */
 extern const encoder_kind go_klauspost_1_18_1_kind; /*  4: klauspost/compress 1.18.1, and pgzip with it */
 extern const encoder_kind go_klauspost_1_18_2_kind; /*  5: klauspost/compress 1.18.2-1.20.3, and pgzip with it */
 extern const encoder_kind go_klauspost_1_20_4_kind; /*  6: klauspost/compress 1.20.4, and pgzip with it */
+extern const encoder_kind go_fused_flate_127_kind;  /*  7: as 2, compiled for arm64 */
+extern const encoder_kind go_fused_klauspost_1_15_kind;   /*  8: as 3, compiled for arm64 */
+extern const encoder_kind go_fused_klauspost_1_18_1_kind; /*  9: as 4, compiled for arm64 */
+extern const encoder_kind go_fused_klauspost_1_18_2_kind; /* 10: as 5, compiled for arm64 */
 extern const encoder_kind zlib_kind;               /* 16: zlib's deflate, as Python's gzip uses it */
 extern const encoder_kind pigz_kind;               /* 17: pigz with several threads */
 extern const encoder_kind pigz_one_thread_kind;    /* 18: pigz -p 1 */

@@ -27,27 +27,52 @@ static float rounded(float value) {
     return stored;
 }
 
+/* Multiplied and added with one rounding at the end, as Go compiles it for arm64. All numbers are multiples of a known power
+ * of two and small, so that integers hold the exact sum, and the conversion back is that rounding. */
+static float scaled(int64_t value, float unit) { return rounded(rounded((float)value) * unit); }
+
+static int64_t units(float value, float per_unit) { return (int64_t)rounded(value * per_unit); }
+
+static const float TWO_22 = 4194304.0f, TWO_23 = 8388608.0f, TWO_24 = 16777216.0f, TWO_25 = 33554432.0f;
+
+static float fused_parabola(float mantissa) {
+    const int64_t m = units(mantissa, TWO_23); /* 1 <= mantissa < 2 */
+    const int64_t slope = units(-0.34484843f, TWO_25) * m + (units(2.02466578f, TWO_22) << 26);
+    const float rounded_slope = scaled(slope, 1.0f / TWO_24 / TWO_24);
+    const int64_t parabola = units(rounded_slope, TWO_23) * m - (units(0.67487759f, TWO_24) << 22);
+    return scaled(parabola, 1.0f / TWO_23 / TWO_23);
+}
+
+/* 1 <= factor <= 15, and the sum is 0 or from 1 to 2^21. */
+static float fused_sum(float sum, float factor, uint32_t count) {
+    return scaled(units(factor, TWO_23) * (int64_t)count + units(sum, TWO_23), 1.0f / TWO_23);
+}
+
 /* An approximation of log2 by a parabola on the mantissa. */
-static float log2_estimate(float value) {
+static float log2_estimate(float value, int fused) {
     uint32_t image;
     memcpy(&image, &value, sizeof image);
     float exponent = (float)((int32_t)(image >> 23 & 255) - 128);
     image = (image & 0x807fffffu) + (UINT32_C(127) << 23);
     float mantissa;
     memcpy(&mantissa, &image, sizeof mantissa);
+    if (fused)
+        return rounded(exponent + fused_parabola(mantissa));
     float slope = rounded(rounded(-0.34484843f * mantissa) + 2.02466578f);
     float parabola = rounded(rounded(slope * mantissa) - 0.67487759f);
     return rounded(exponent + parabola);
 }
 
-static float add_estimate(float sum, uint32_t frequency, float reciprocal) {
-    float bits = -log2_estimate(rounded((float)frequency * reciprocal));
+static float add_estimate(float sum, uint32_t frequency, float reciprocal, int fused) {
+    float bits = -log2_estimate(rounded((float)frequency * reciprocal), fused);
     bits = bits < 1 ? 1 : bits > 15 ? 15 : bits;
+    if (fused)
+        return fused_sum(sum, bits, frequency);
     return rounded(sum + rounded(bits * (float)frequency));
 }
 
 /* About how many bits the block would take with the best code, in the order of summation that the result depends on. */
-static int64_t estimated_bits(const block_tokens *tokens) {
+static int64_t estimated_bits(const block_tokens *tokens, int fused) {
     float sum = 0;
     int64_t extra = 0;
     uint32_t matches = 0;
@@ -55,12 +80,12 @@ static int64_t estimated_bits(const block_tokens *tokens) {
         float reciprocal = rounded(1.0f / (float)tokens->count);
         for (int i = 0; i < 256; i++)
             if (tokens->literals[i] > 0)
-                sum = add_estimate(sum, tokens->literals[i], reciprocal);
+                sum = add_estimate(sum, tokens->literals[i], reciprocal, fused);
         sum = rounded(sum + 15);
         for (int i = 0; i < GO_LITERALS - GO_LENGTH_CODES; i++) {
             uint32_t frequency = tokens->literals[GO_LENGTH_CODES + i];
             if (frequency > 0) {
-                sum = add_estimate(sum, frequency, reciprocal);
+                sum = add_estimate(sum, frequency, reciprocal, fused);
                 extra += (int64_t)go_length_extra_bits[i] * frequency;
                 matches += frequency;
             }
@@ -70,7 +95,7 @@ static int64_t estimated_bits(const block_tokens *tokens) {
         float reciprocal = rounded(1.0f / (float)matches);
         for (int i = 0; i < GO_OFFSETS; i++)
             if (tokens->offsets[i] > 0) {
-                sum = add_estimate(sum, tokens->offsets[i], reciprocal);
+                sum = add_estimate(sum, tokens->offsets[i], reciprocal, fused);
                 extra += (int64_t)go_offset_extra_bits[i] * tokens->offsets[i];
             }
     }
@@ -187,7 +212,7 @@ void blocks_write_dynamic(block_writer *blocks, block_tokens *tokens, const uint
     const int64_t fixed_size = 3 + frequencies_cost(blocks, go_fixed_literals(), go_fixed_offsets()) + extra;
     int64_t cost;
     if (blocks->open_header > 0) {
-        int64_t new_cost = blocks->open_header + estimated_bits(tokens);
+        int64_t new_cost = blocks->open_header + estimated_bits(tokens, blocks->rules->fused);
         new_cost += go_code_length(blocks->literals[GO_END_OF_BLOCK]) + (new_cost >> blocks->penalty);
         cost = frequencies_cost(blocks, blocks->literals, blocks->offsets) + extra;
         if (new_cost < cost) {

@@ -12,6 +12,8 @@ typedef struct {
     int all_lengths;
     /* The end of a block is counted even where it is not written yet: klauspost from 1.18.2 and Go 1.27, not 1.18.1. */
     int count_end;
+    /* The estimate of a block's size was compiled to fused multiplications and additions. */
+    int fused;
 } block_rules;
 
 /* The tokens of a block and how often their symbols occur. */

@@ -18,13 +18,19 @@ enum {
 typedef struct {
     block_rules rules;
     int small_with_history; /* what is flushed below 128 bytes is encoded as any other: klauspost from 1.20.4 */
+    int level_default;
 } variant;
 
-static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0}, 0};
-static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0}, 0};
-static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1}, 0};
-static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1}, 1};
-static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1}, 0};
+static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5};
+static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 0}, 0, 5};
+static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 5};
+static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1, 0}, 1, 5};
+static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 6};
+/* The same sources, compiled for a processor with fused multiplication and addition; from 1.20.1 on that is ruled out. */
+static const variant fused_klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 1}, 0, 5};
+static const variant fused_klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 1}, 0, 5};
+static const variant fused_klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 5};
+static const variant fused_go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 6};
 
 typedef struct {
     const variant *kind;
@@ -52,7 +58,7 @@ static encoder *create(const variant *kind, int level, uint32_t block_size) {
     if (z == NULL)
         return NULL;
     if (level == -1)
-        level = kind == &go_1_27 ? 6 : 5;
+        level = kind->level_default;
     z->kind = kind;
     z->level = level;
     z->block_size = block_size;
@@ -219,3 +225,9 @@ KIND(go_klauspost_1_15, klauspost_1_15, "klauspost-1.15.10", 3, -2, 6, PGZIP_BLO
 KIND(go_klauspost_1_18_1, klauspost_1_18_1, "klauspost-1.18.1", 4, -2, 6, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
 KIND(go_klauspost_1_18_2, klauspost_1_18_2, "klauspost-1.18.2", 5, -2, 6, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
 KIND(go_klauspost_1_20_4, klauspost_1_20_4, "klauspost-1.20.4", 6, -2, 6, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
+KIND(go_fused_flate_127, fused_go_1_27, "go-flate-1.27-fused", 7, -2, 9, 0, 0);
+KIND(go_fused_klauspost_1_15, fused_klauspost_1_15, "klauspost-1.15.10-fused", 8, -2, 6, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
+KIND(go_fused_klauspost_1_18_1, fused_klauspost_1_18_1, "klauspost-1.18.1-fused", 9, -2, 6, PGZIP_BLOCK_MIN,
+     PGZIP_BLOCK_MAX);
+KIND(go_fused_klauspost_1_18_2, fused_klauspost_1_18_2, "klauspost-1.18.2-fused", 10, -2, 6, PGZIP_BLOCK_MIN,
+     PGZIP_BLOCK_MAX);
