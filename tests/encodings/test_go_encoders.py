@@ -23,6 +23,7 @@ from go_vectors import GO, VECTORS, vector_cases
 from layerstore.encodings._encoders import Encoder
 
 NUMBERS = range(1, 11)
+OWN_CODE = (1, 2, 3, 6)  # the others differ from these in single decisions
 ORACLES = Path(__file__).with_name("oracle")
 
 
@@ -39,7 +40,7 @@ def test_stored_digests(number: int) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", OWN_CODE)
 def test_cuts_make_no_difference(number: int) -> None:
     encoders = [(number, level, size) for level in (-2, 0, 1, 5, 6) for size in ([0] if number in GO else [0, 20000])]
     for case in itertools.islice(make_cases(40 + number, encoders, 1 << 18), 40):
@@ -47,7 +48,7 @@ def test_cuts_make_no_difference(number: int) -> None:
         assert encode(case, data, random.Random(case.seed)) == encode(case, data), case
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", OWN_CODE)
 @pytest.mark.parametrize("size", [0, 1, 12, 13, 16, 17, 32, 33, 127, 128, 65534, 65535, 65536, 131070, 131072])
 def test_sizes_at_the_edges_inflate(number: int, size: int) -> None:
     for level in range(-2, 10 if number in GO else 7):
