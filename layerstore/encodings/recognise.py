@@ -92,6 +92,11 @@ _KLAUSPOST = (
     EncoderNumber.KLAUSPOST_1_20_4,
     EncoderNumber.KLAUSPOST_1_18_1,
 )
+_KLAUSPOST_ARM64 = (
+    EncoderNumber.KLAUSPOST_1_15_10_ARM64,
+    EncoderNumber.KLAUSPOST_1_18_2_ARM64,
+    EncoderNumber.KLAUSPOST_1_18_1_ARM64,
+)
 _KLAUSPOST_LEVELS = (5, 1, 6, 3, 4, 2, 0, -2)
 _PIGZ_BLOCK_SIZE = 1 << 17
 
@@ -102,6 +107,11 @@ _ZLIB = _Family((EncoderNumber.ZLIB,), _ZLIB_LEVELS)
 _GNU_GZIP = _Family((EncoderNumber.GNU_GZIP,), _ZLIB_LEVELS)
 _PIGZ = _Family((EncoderNumber.PIGZ,), _ZLIB_LEVELS, (_PIGZ_BLOCK_SIZE,))
 _PIGZ_RARE = _Family((EncoderNumber.PIGZ_ONE_THREAD, EncoderNumber.PIGZ_INDEPENDENT), _ZLIB_LEVELS, (_PIGZ_BLOCK_SIZE,))
+# On arm64 about one block in a million is another one: these are for the blobs where the others fail late.
+_ARM64 = (
+    _Family((EncoderNumber.GO_FLATE_1_27_ARM64,), _GO.levels),
+    _Family(_KLAUSPOST_ARM64, _KLAUSPOST_LEVELS, (1 << 20, 0, 1 << 18)),
+)
 
 _UNIX = 3
 _UNKNOWN = 255
@@ -130,7 +140,7 @@ def guess(header: GzipHeader) -> Iterator[Candidate]:
     """
     marked = {_BEST: (9,), _FASTEST: (1,)}.get(header.extra_flags)
     fitting, others = [], []
-    for family in _families(header):
+    for family in (*_families(header), *_ARM64):
         fits = [level for level in family.levels if (level in marked if marked else level not in (1, 9))]
         fitting.append(family.candidates(fits))
         others.append(family.candidates([level for level in family.levels if level not in fits]))

@@ -151,6 +151,24 @@ def test_pigz_with_its_own_block_size() -> None:
     assert our_bytes(PIGZ, 6, 0, data) == pigz_bytes(PIGZ, 6, PIGZ_BLOCK_SIZE, data)
 
 
+@pytest.mark.parametrize("number", [PIGZ, PIGZ_INDEPENDENT])
+def test_a_stream_of_pigz_can_be_entered_at_any_block(number: int) -> None:
+    """From the second block on nothing depends on where the stream began: a range can start in its middle."""
+    size = PIGZ_BLOCK_SIZE
+    data = make_input("tar", 5 * size + 1000, 9)
+    encoder = Encoder(number, 6)
+    whole = (
+        b"".join(encoder.write(data[start : start + size]) for start in range(0, len(data), size)) + encoder.finish()
+    )
+    for block in range(1, 5):
+        entered = Encoder(number, 6)
+        entered.write(data[(block - 1) * size : block * size])
+        entered.write(data[block * size : block * size + 1])  # ends the block before
+        rest = entered.write(data[block * size + 1 :]) + entered.finish()
+        assert whole.endswith(rest)
+        assert len(rest) > (len(whole) * (5 - block)) // 6
+
+
 def test_streams_in_threads_do_not_mix() -> None:
     inputs = [make_input("mixed", 300_000, seed) for seed in range(4)]
     expected = [our_bytes(PIGZ, 6, 0, data) for data in inputs]
