@@ -49,6 +49,8 @@ class EncoderNumber(IntEnum):
     """As 4, compiled for arm64."""
     KLAUSPOST_1_18_2_ARM64 = 10
     """As 5, compiled for arm64, up to 1.20.0: later versions make the same bytes everywhere."""
+    KLAUSPOST_1_15_0 = 11
+    """klauspost/compress 1.15.0 to 1.15.9, level 5 only. With a block size: klauspost/pgzip."""
     ZLIB = 16
     """zlib's deflate, as Python's gzip module uses it."""
     PIGZ = 17
@@ -156,6 +158,10 @@ _SELF_TESTS: dict[int, tuple[tuple[int, int, str], ...]] = {
     EncoderNumber.KLAUSPOST_1_18_2_ARM64: (
         (5, 0, "324db67a2bb98836cdb7f505b9e5a649"),
         (5, 1 << 16, "1973b85a7a30ffc93d7de4ddd3e94a56"),
+    ),
+    EncoderNumber.KLAUSPOST_1_15_0: (
+        (5, 0, "67976c9d5f9898d35e8c31ea557a3116"),
+        (5, 1 << 16, "8a1960d2abfece4da277d5015c9640b9"),
     ),
     EncoderNumber.ZLIB: (
         (6, 0, "7c944b4ca4145637e269904389126e65"),

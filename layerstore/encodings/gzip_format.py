@@ -141,9 +141,10 @@ class MemberStart:
 
 @dataclass(frozen=True, slots=True)
 class MemberData:
-    """The next decoded bytes of the member."""
+    """The next decoded bytes of the member, and the next bytes of its DEFLATE stream, which were read to get there."""
 
     data: bytes
+    deflate: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +202,11 @@ def _scan_member(source: "_Source") -> Iterator[Event]:
         data = _inflate(decoder, taken)
         if not data and not taken:
             raise UndecodableError("the gzip stream ends in the middle of a member")
-        source.give_back(len(decoder.unused_data) if decoder.eof else len(decoder.unconsumed_tail))
+        unused = len(decoder.unused_data) if decoder.eof else len(decoder.unconsumed_tail)
+        source.give_back(unused)
         crc32 = zlib.crc32(data, crc32)
         decoded_size += len(data)
-        if data:
-            yield MemberData(data)
+        yield MemberData(data, bytes(taken[: len(taken) - unused]))
     end = MemberEnd(source.offset - start - header_size, decoded_size, crc32)
     if (trailer := source.peek(_TRAILER_SIZE)) != end.trailer():
         missing = len(trailer) < _TRAILER_SIZE

@@ -3,6 +3,7 @@
 `read_beginning` takes a member's first bytes apart, `guess` orders all encoders by how likely they are, and `probe`
 tells which of them make the beginning. Only one that makes the whole member, and is compared with it to the last byte,
 is known to have made it: some differ late (pgzip's versions after up to 390 KB of output, pigz from zlib after 54 KB).
+`Comparison` does that for all that are left in one pass.
 """
 
 import zlib
@@ -156,16 +157,77 @@ def probe(beginning: Beginning, candidates: Iterable[Candidate]) -> Iterator[Can
 
 
 def _makes(candidate: Candidate, beginning: Beginning) -> bool:
-    encoder = candidate.create()
-    expected = memoryview(beginning.deflate)
-    decoded = memoryview(beginning.decoded)
+    comparison = Comparison([candidate])
+    comparison.expect(beginning.deflate)
     start, end = 0, _FIRST_STEP_SIZE
-    while start < len(decoded):
-        made = encoder.write(decoded[start:end])
-        if made[: len(expected)] != expected[: len(made)] or (beginning.complete and len(made) > len(expected)):
-            return False
-        expected = expected[len(made) :]
-        if not expected and not beginning.complete:
-            return True
+    while start < len(beginning.decoded) and comparison.candidates and not comparison.all_met:
+        comparison.add(beginning.decoded[start:end])
         start, end = end, end + _STEP_SIZE
-    return not beginning.complete or encoder.finish() == expected
+    return bool(comparison.finish() if beginning.complete else comparison.candidates)
+
+
+class _Stream:
+    """What one candidate makes, and how far it was compared."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.encoder = candidate.create()
+        self.made = bytearray()  # made, but not compared yet
+        self.position = 0  # in the member's DEFLATE stream
+
+    def agrees(self, expected: memoryview) -> bool:
+        """Compare what was made with the bytes of the member that are to come, as far as both are there."""
+        size = min(len(self.made), len(expected))
+        if self.made[:size] != expected[:size]:
+            return False
+        del self.made[:size]
+        self.position += size
+        return True
+
+
+class Comparison:
+    """What candidates make of a member, compared with it while it is read: those that differ drop out.
+
+    Memory is bounded by what the encoders hold back: one block of each.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self._streams = [_Stream(candidate) for candidate in candidates]
+        self._expected = bytearray()  # from the position of the slowest stream on
+        self._start = 0
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Those that agree so far, in their order."""
+        return [stream.candidate for stream in self._streams]
+
+    @property
+    def all_met(self) -> bool:
+        """Whether all that is expected has been made by all that are left."""
+        return not self._expected
+
+    def expect(self, deflate: bytes) -> None:
+        """Add the next bytes of the member's DEFLATE stream. They must not come later than what they decode to."""
+        self._expected += deflate
+
+    def add(self, decoded: bytes) -> None:
+        """Add the next decoded bytes."""
+        for stream in self._streams:
+            stream.made += stream.encoder.write(decoded)
+        self._compare()
+
+    def finish(self) -> list[Candidate]:
+        """The member has ended: those candidates that make it to its last byte."""
+        end = self._start + len(self._expected)
+        for stream in self._streams:
+            stream.made += stream.encoder.finish()
+        self._compare()
+        self._streams = [stream for stream in self._streams if not stream.made and stream.position == end]
+        return self.candidates
+
+    def _compare(self) -> None:
+        with memoryview(self._expected) as expected:
+            self._streams = [s for s in self._streams if s.agrees(expected[s.position - self._start :])]
+        slowest = min((stream.position for stream in self._streams), default=self._start)
+        del self._expected[: slowest - self._start]
+        self._start = slowest

@@ -40,6 +40,7 @@ static size_t count_pairs(int level) {
 
 int fast_init(fast_finder *finder, int level) {
     finder->level = level;
+    finder->mismatch = 2;
     finder->base = GO_BLOCK_STORED_MAX;
     finder->history = malloc(HISTORY_MAX + 16);
     int failed = finder->history == NULL;
@@ -400,6 +401,7 @@ static inline int long_candidate(const search *q, place_pair candidates, uint64_
 }
 
 static int32_t search_5(fast_finder *finder, const search *q) {
+    const int32_t mismatch = finder->mismatch;
     int32_t *places = finder->places;
     place_pair *pairs = finder->pairs;
     int32_t done = q->start, at = q->start;
@@ -451,16 +453,16 @@ static int32_t search_5(fast_finder *finder, const search *q) {
             length = match_long(q, at + 4, from + 4) + 4;
         else if (length == MATCH_MAX)
             length += match_long(q, at + length, from + length);
-        /* Perhaps what follows a short match follows something longer elsewhere; two bytes may differ at its start. */
+        /* Perhaps what follows a short match follows something longer elsewhere. */
         if (length < 30 && at + length < q->limit) {
-            int32_t other = pairs[hash_7(go_load64(q->src + at + length))].now - q->base - length + 2;
-            int32_t distance = at + 2 - other;
+            int32_t other = pairs[hash_7(go_load64(q->src + at + length))].now - q->base - length + mismatch;
+            int32_t distance = at + mismatch - other;
             if (other >= 0 && distance < DISTANCE_LIMIT && distance > 0) {
-                int32_t longer = match_long(q, at + 2, other);
+                int32_t longer = match_long(q, at + mismatch, other);
                 if (longer > length) {
                     from = other;
                     length = longer;
-                    at += 2;
+                    at += mismatch;
                 }
             }
         }

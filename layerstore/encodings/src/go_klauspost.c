@@ -1,5 +1,5 @@
 /* Streams of klauspost/compress's flate and of Go's compress/flate from 1.27 on, which was made from it, and the blocks of
- * klauspost/pgzip. Facts from github.com/klauspost/compress v1.15.10-v1.20.4 (flate/deflate.go), Go 1.27.3
+ * klauspost/pgzip. Facts from github.com/klauspost/compress v1.15.0-v1.20.4 (flate/deflate.go), Go 1.27.3
  * (src/compress/flate/deflate.go) and github.com/klauspost/pgzip v1.2.6 (gzip.go).
  *
  * pgzip cuts its input into blocks and gives each to an encoder of its own, which knows the last 16 KiB of the block before,
@@ -19,18 +19,20 @@ typedef struct {
     block_rules rules;
     int small_with_history; /* what is flushed below 128 bytes is encoded as any other: klauspost from 1.20.4 */
     int level_default;
+    int no_mismatch; /* a match that is found by its end begins where the one before it did: klauspost up to 1.15.9 */
 } variant;
 
-static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5};
-static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 0}, 0, 5};
-static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 5};
-static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1, 0}, 1, 5};
-static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 6};
+static const variant klauspost_1_15_0 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5, 1};
+static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5, 0};
+static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 0}, 0, 5, 0};
+static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 5, 0};
+static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1, 0}, 1, 5, 0};
+static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 6, 0};
 /* The same sources, compiled for a processor with fused multiplication and addition; from 1.20.1 on that is ruled out. */
-static const variant fused_klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 1}, 0, 5};
-static const variant fused_klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 1}, 0, 5};
-static const variant fused_klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 5};
-static const variant fused_go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 6};
+static const variant fused_klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 1}, 0, 5, 0};
+static const variant fused_klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 1}, 0, 5, 0};
+static const variant fused_klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 5, 0};
+static const variant fused_go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 6, 0};
 
 typedef struct {
     const variant *kind;
@@ -69,6 +71,8 @@ static encoder *create(const variant *kind, int level, uint32_t block_size) {
         failed = (z->lazy = lazy_new(level)) == NULL;
     else if (level >= 1)
         failed = fast_init(&z->fast, level) < 0;
+    if (kind->no_mismatch)
+        z->fast.mismatch = 0;
     if (failed) {
         stream_destroy((encoder *)z);
         return NULL;
@@ -231,3 +235,4 @@ KIND(go_fused_klauspost_1_18_1, fused_klauspost_1_18_1, "klauspost-1.18.1-fused"
      PGZIP_BLOCK_MAX);
 KIND(go_fused_klauspost_1_18_2, fused_klauspost_1_18_2, "klauspost-1.18.2-fused", 10, -2, 6, PGZIP_BLOCK_MIN,
      PGZIP_BLOCK_MAX);
+KIND(go_klauspost_1_15_0, klauspost_1_15_0, "klauspost-1.15.0", 11, 5, 5, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
