@@ -8,7 +8,7 @@ from setuptools import Extension, setup
 
 _SOURCES = Path("layerstore", "encodings", "src")
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))  # such a Python has no limited API yet
-_DEFAULT_FLAGS = "" if os.name == "nt" else "-O3 -std=c11 -Wall -Wextra"
+_DEFAULT_FLAGS = "" if os.name == "nt" else "-O3 -std=c11 -ffp-contract=off -Wall -Wextra"
 
 setup(
     ext_modules=[

@@ -19,8 +19,6 @@ except ImportError:  # installed where there was no compiler
 class EncoderUnavailableError(UnavailableError):
     """The encoder that a recipe needs is not part of this installation, or fails its self-test here."""
 
-    code = "encoder-unavailable"
-
 
 class EncoderNumber(IntEnum):
     """Which tool's bytes. The numbers are part of the storage format: none is ever reused or given another meaning."""
