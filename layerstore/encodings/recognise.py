@@ -104,6 +104,7 @@ _PIGZ_BLOCK_SIZE = 1 << 17
 _GO = _Family((EncoderNumber.GO_FLATE, EncoderNumber.GO_FLATE_1_27), (6, 9, 1, 5, 7, 8, 4, 3, 2, 0, -2))
 _KLAUSPOST_STREAM = _Family(_KLAUSPOST, _KLAUSPOST_LEVELS)
 _PGZIP = _Family(_KLAUSPOST, _KLAUSPOST_LEVELS, (1 << 20, 1 << 18))
+_KLAUSPOST_OLD = _Family((EncoderNumber.KLAUSPOST_1_15_0,), (5,), (1 << 20, 0, 1 << 18))
 _ZLIB = _Family((EncoderNumber.ZLIB,), _ZLIB_LEVELS)
 _GNU_GZIP = _Family((EncoderNumber.GNU_GZIP,), _ZLIB_LEVELS)
 _PIGZ = _Family((EncoderNumber.PIGZ,), _ZLIB_LEVELS, (_PIGZ_BLOCK_SIZE,))
@@ -124,13 +125,13 @@ def _families(header: GzipHeader) -> tuple[_Family, ...]:
     """The families, those first whose tools write such a header."""
     if header.operating_system == _UNKNOWN:
         if header.modified == _GO_ZERO_TIME:
-            return _PGZIP, _KLAUSPOST_STREAM, _GO, _ZLIB, _PIGZ, _GNU_GZIP, _PIGZ_RARE
+            return _PGZIP, _KLAUSPOST_STREAM, _KLAUSPOST_OLD, _GO, _ZLIB, _PIGZ, _GNU_GZIP, _PIGZ_RARE
         if header.modified == 0 and header.name is None:
-            return _GO, _KLAUSPOST_STREAM, _ZLIB, _PGZIP, _PIGZ, _GNU_GZIP, _PIGZ_RARE
-        return _ZLIB, _GO, _KLAUSPOST_STREAM, _PGZIP, _PIGZ, _GNU_GZIP, _PIGZ_RARE
+            return _GO, _KLAUSPOST_STREAM, _ZLIB, _PGZIP, _KLAUSPOST_OLD, _PIGZ, _GNU_GZIP, _PIGZ_RARE
+        return _ZLIB, _GO, _KLAUSPOST_STREAM, _PGZIP, _KLAUSPOST_OLD, _PIGZ, _GNU_GZIP, _PIGZ_RARE
     if header.operating_system == _UNIX:
-        return _GNU_GZIP, _PIGZ, _ZLIB, _PIGZ_RARE, _GO, _KLAUSPOST_STREAM, _PGZIP
-    return _ZLIB, _GNU_GZIP, _PIGZ, _GO, _KLAUSPOST_STREAM, _PGZIP, _PIGZ_RARE
+        return _GNU_GZIP, _PIGZ, _ZLIB, _PIGZ_RARE, _GO, _KLAUSPOST_STREAM, _PGZIP, _KLAUSPOST_OLD
+    return _ZLIB, _GNU_GZIP, _PIGZ, _GO, _KLAUSPOST_STREAM, _PGZIP, _KLAUSPOST_OLD, _PIGZ_RARE
 
 
 def guess(header: GzipHeader) -> Iterator[Candidate]:
@@ -228,6 +229,6 @@ class Comparison:
     def _compare(self) -> None:
         with memoryview(self._expected) as expected:
             self._streams = [s for s in self._streams if s.agrees(expected[s.position - self._start :])]
-        slowest = min((stream.position for stream in self._streams), default=self._start)
+        slowest = min((stream.position for stream in self._streams), default=self._start + len(self._expected))
         del self._expected[: slowest - self._start]
         self._start = slowest

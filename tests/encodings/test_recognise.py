@@ -18,12 +18,13 @@ from go_cases import make_input
 from zlib_oracle import no_gnu_gzip, no_pigz, no_zlib
 
 from layerstore.encodings.encoders import EncoderNumber, is_available
-from layerstore.encodings.gzip_format import GzipHeader
+from layerstore.encodings.gzip_format import GzipHeader, MemberData, scan
 from layerstore.encodings.recognise import (
     BEGINNING_SIZE,
     DECODED_SIZE_MAX,
     Beginning,
     Candidate,
+    Comparison,
     guess,
     probe,
     read_beginning,
@@ -83,6 +84,35 @@ def test_every_encoder_is_found(number: EncoderNumber) -> None:
         found = find(blob)
         assert found is not None, candidate
         assert encode(found, data) == encode(candidate, data)
+
+
+def compare(blob: bytes, candidates: list[Candidate], cut: int) -> list[Candidate]:
+    comparison = Comparison(candidates)
+    for event in scan(blob[start : start + cut] for start in range(0, len(blob), cut)):
+        if isinstance(event, MemberData):
+            comparison.expect(event.deflate)
+            comparison.add(event.data)
+    return comparison.finish()
+
+
+@pytest.mark.parametrize("cut", [1 << 12, 1 << 20])
+def test_all_that_are_left_are_compared_in_one_pass(cut: int) -> None:
+    every = [c for c in guess(GzipHeader()) if c.number >= EncoderNumber.ZLIB and c.level in (1, 6)]
+    for candidate in every:
+        blob = make_blob(GzipHeader(), candidate, DATA[:500_000])
+        found = compare(blob, every, cut)
+        assert candidate in found
+        assert all(encode(other, DATA[:500_000]) == blob[10:-8] for other in found)
+
+
+def test_a_difference_in_the_last_bytes_is_seen() -> None:
+    candidate = Candidate(EncoderNumber.ZLIB, 6, 0)
+    blob = make_blob(GzipHeader(), candidate, DATA)
+    for data in (DATA[:-1], DATA + b"x", DATA[:-1] + b"x"):
+        comparison = Comparison([candidate])
+        comparison.expect(blob[10:-8])
+        comparison.add(data)
+        assert not comparison.finish()
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5000])
