@@ -1,4 +1,9 @@
-"""Go programs that compress with the real encoders: they are built and driven here, and needed by no default test."""
+"""Drive the Go programs of ``oracle/``, which compress with the real encoders.
+
+``go build oracle/stdlib/stdflate.go`` makes that of the toolchain in use. The one for klauspost/compress is built in a
+directory with a copy of ``klauspost.go`` and a ``go.mod`` that names the versions, as ``test_klauspost_makes_the_same``
+does. What is compiled with ``GOARCH=arm64`` runs in QEMU's user mode.
+"""
 
 import struct
 import subprocess
