@@ -21,13 +21,15 @@ enum {
     DYNAMIC = 2,
 };
 
-static const uint8_t length_extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+static const uint8_t length_extra[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                         2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
 static const uint8_t length_base[29] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  10, 12,  14,  16,  20, 24,
                                         28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 255};
 static const uint8_t distance_extra[30] = {0, 0, 0, 0, 1, 1, 2, 2,  3,  3,  4,  4,  5,  5,  6,
                                            6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13};
-static const uint16_t distance_base[30] = {0,   1,   2,   3,   4,   6,    8,    12,   16,   24,   32,   48,   64,    96,    128,
-                                           192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576};
+static const uint16_t distance_base[30] = {0,   1,    2,    3,    4,    6,    8,    12,   16,    24,
+                                           32,  48,   64,   96,   128,  192,  256,  384,  512,   768,
+                                           1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576};
 static const uint8_t length_code_order[LENGTH_CODES] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
 static const uint8_t length_code_extra[LENGTH_CODES] = {[COPY_PREVIOUS] = 2, [ZEROS_SHORT] = 3, [ZEROS_LONG] = 7};
 
@@ -354,7 +356,8 @@ static void put_symbols(const zlib_block *block, writer *to, const zlib_code *li
         put(to, sent.code | (uint32_t)(low - length_base[code]) << sent.length, sent.length + length_extra[code]);
         code = zlib_distance_code(block, distance);
         sent = distances[code];
-        put(to, sent.code | (uint32_t)(distance - 1 - distance_base[code]) << sent.length, sent.length + distance_extra[code]);
+        put(to, sent.code | (uint32_t)(distance - 1 - distance_base[code]) << sent.length,
+            sent.length + distance_extra[code]);
     }
     put_code(to, literals[END_OF_BLOCK]);
 }

@@ -1,5 +1,5 @@
-/* Our own DEFLATE encoder that makes the bytes of zlib's deflate (levels 1-9, default strategy, window of 32 KiB, memLevel 8)
- * or of its elder brother in GNU gzip.
+/* Our own DEFLATE encoder that makes the bytes of zlib's deflate (levels 1-9, default strategy, window of 32 KiB,
+ * memLevel 8) or of its elder brother in GNU gzip.
  *
  * What their output depends on (window, hash chains, lazy rules, size of a block, shape of the Huffman codes) was taken from
  * zlib 1.2.11-1.3.1 and GNU gzip 1.12 (deflate.c, trees.c); these versions of zlib make the same bytes at these levels. No
