@@ -49,6 +49,8 @@ class EncoderNumber(IntEnum):
     """As 5, compiled for arm64, up to 1.20.0: later versions make the same bytes everywhere."""
     KLAUSPOST_1_15_0 = 11
     """klauspost/compress 1.15.0 to 1.15.9, level 5 only. With a block size: klauspost/pgzip."""
+    KLAUSPOST_1_12_3 = 12
+    """klauspost/compress 1.12.3 to 1.13.6, level 5 only. With a block size: klauspost/pgzip."""
     ZLIB = 16
     """zlib's deflate, as Python's gzip module uses it."""
     PIGZ = 17
@@ -160,6 +162,10 @@ _SELF_TESTS: dict[int, tuple[tuple[int, int, str], ...]] = {
     EncoderNumber.KLAUSPOST_1_15_0: (
         (5, 0, "67976c9d5f9898d35e8c31ea557a3116"),
         (5, 1 << 16, "8a1960d2abfece4da277d5015c9640b9"),
+    ),
+    EncoderNumber.KLAUSPOST_1_12_3: (
+        (5, 0, "978f6f5bbbea85d36c4d02ccd00b7862"),
+        (5, 1 << 16, "ff6f62ce0a38a09a7eaedd343537aa47"),
     ),
     EncoderNumber.ZLIB: (
         (6, 0, "7c944b4ca4145637e269904389126e65"),

@@ -10,8 +10,10 @@ from go_cases import Case, make_cases
 from go_oracle import Oracle
 
 VECTORS = Path(__file__).with_name("go_vectors.json")
-GO, KLAUSPOST = (1, 2, 7), (3, 4, 5, 6, 8, 9, 10, 11)
-LEVELS = dict.fromkeys(GO, tuple(range(-2, 10))) | dict.fromkeys(KLAUSPOST, (5, 5, 5, 6)) | {11: (5,)}
+GO, KLAUSPOST = (1, 2, 7), (3, 4, 5, 6, 8, 9, 10, 11, 12)
+LEVELS = (
+    dict.fromkeys(GO, tuple(range(-2, 10))) | dict.fromkeys(KLAUSPOST, (5, 5, 5, 6)) | dict.fromkeys((11, 12), (5,))
+)
 BLOCK_SIZES = dict.fromkeys(GO, (0,)) | dict.fromkeys(KLAUSPOST, (0, 16385, 1 << 18))
 CLOSE_CALLS = (13300, 82601, 209302, 90305)  # seeds of the kind "drift" that tell numbers 4 and 5 apart
 

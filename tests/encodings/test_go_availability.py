@@ -27,6 +27,7 @@ def test_numbers_are_frozen() -> None:
         "KLAUSPOST_1_18_1_ARM64": 9,
         "KLAUSPOST_1_18_2_ARM64": 10,
         "KLAUSPOST_1_15_0": 11,
+        "KLAUSPOST_1_12_3": 12,
         "ZLIB": 16,
         "PIGZ": 17,
         "PIGZ_ONE_THREAD": 18,

@@ -52,6 +52,7 @@ extern const encoder_kind go_fused_klauspost_1_15_kind;   /*  8: as 3, compiled 
 extern const encoder_kind go_fused_klauspost_1_18_1_kind; /*  9: as 4, compiled for arm64 */
 extern const encoder_kind go_fused_klauspost_1_18_2_kind; /* 10: as 5, compiled for arm64 */
 extern const encoder_kind go_klauspost_1_15_0_kind; /* 11: klauspost/compress 1.15.0-1.15.9, and pgzip with it */
+extern const encoder_kind go_klauspost_1_12_kind;   /* 12: klauspost/compress 1.12.3-1.13.6, and pgzip with it */
 extern const encoder_kind zlib_kind;               /* 16: zlib's deflate, as Python's gzip uses it */
 extern const encoder_kind pigz_kind;               /* 17: pigz with several threads */
 extern const encoder_kind pigz_one_thread_kind;    /* 18: pigz -p 1 */

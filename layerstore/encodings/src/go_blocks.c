@@ -1,4 +1,4 @@
-/* See go_blocks.h. Facts from github.com/klauspost/compress v1.15.10-v1.20.4 and from Go 1.27.3 (flate/huffman_bit_writer.go
+/* See go_blocks.h. Facts from github.com/klauspost/compress v1.12.3-v1.20.4 and from Go 1.27.3 (flate/huffman_bit_writer.go
  * and token.go in both). */
 #include "go_blocks.h"
 
@@ -72,12 +72,12 @@ static float add_estimate(float sum, uint32_t frequency, float reciprocal, int f
 }
 
 /* About how many bits the block would take with the best code, in the order of summation that the result depends on. */
-static int64_t estimated_bits(const block_tokens *tokens, int fused) {
+static int64_t estimated_bits(const block_tokens *tokens, uint32_t total, int fused) {
     float sum = 0;
     int64_t extra = 0;
     uint32_t matches = 0;
-    if (tokens->count > 0) {
-        float reciprocal = rounded(1.0f / (float)tokens->count);
+    if (total > 0) {
+        float reciprocal = rounded(1.0f / (float)total);
         for (int i = 0; i < 256; i++)
             if (tokens->literals[i] > 0)
                 sum = add_estimate(sum, tokens->literals[i], reciprocal, fused);
@@ -172,7 +172,7 @@ static void index_tokens(block_writer *blocks, const block_tokens *tokens, int s
     *literal_count = *offset_count = 0;
     if (tokens->count == 0)
         return;
-    if (blocks->rules->all_lengths && !sync) {
+    if ((blocks->rules->all_lengths || blocks->rules->filled) && !sync) {
         *literal_count = GO_LITERALS;
         *offset_count = GO_OFFSETS;
         return;
@@ -191,8 +191,76 @@ static void index_tokens(block_writer *blocks, const block_tokens *tokens, int s
     }
 }
 
+/* Give every symbol a frequency; returns how many literals and lengths got theirs here. */
+static uint32_t fill_frequencies(block_tokens *tokens) {
+    uint32_t filled = 0;
+    for (int i = 0; i < GO_LITERALS; i++)
+        if (tokens->literals[i] == 0) {
+            tokens->literals[i] = 1;
+            filled++;
+        }
+    for (int i = 0; i < GO_OFFSETS; i++)
+        if (tokens->offsets[i] == 0)
+            tokens->offsets[i] = 1;
+    return filled;
+}
+
+static int write_stored_if_near(block_writer *blocks, const uint8_t *data, size_t size, int64_t cost) {
+    if (data == NULL || size > GO_BLOCK_STORED_MAX || ((int64_t)size + 5) * 8 >= cost + (cost >> 4))
+        return 0;
+    blocks_write_stored(blocks, data, size);
+    return 1;
+}
+
+/* As klauspost did up to 1.13.6: never with the fixed codes, and stored already where little is saved. */
+static void write_filled(block_writer *blocks, block_tokens *tokens, const uint8_t *data, size_t size, int sync) {
+    int literal_count, offset_count;
+    uint32_t total = tokens->count;
+    if (blocks->literals_only && blocks->open_header > 0) {
+        end_block(blocks);
+        blocks->literals_only = 0;
+    }
+    if (sync) {
+        tokens->items[tokens->count++] = GO_END_OF_BLOCK;
+        tokens->literals[GO_END_OF_BLOCK]++;
+    } else {
+        total += fill_frequencies(tokens);
+    }
+    index_tokens(blocks, tokens, sync, &literal_count, &offset_count);
+    if (blocks->open_header > 0) {
+        int64_t new_cost = blocks->open_header + estimated_bits(tokens, total, blocks->rules->fused);
+        new_cost += new_cost >> blocks->penalty;
+        int64_t cost = frequencies_cost(blocks, blocks->literals, blocks->offsets) + extra_bits(blocks);
+        if (new_cost < cost) {
+            end_block(blocks);
+            cost = new_cost;
+        }
+        if (write_stored_if_near(blocks, data, size, cost))
+            return;
+    }
+    if (blocks->open_header == 0) {
+        go_build_code(blocks->literals, blocks->literal_frequencies, GO_LITERALS, 15, blocks->rules->builder);
+        go_build_code(blocks->offsets, blocks->offset_frequencies, GO_OFFSETS, 15, blocks->rules->builder);
+        go_prepare_header(&blocks->header, blocks->literals, literal_count, blocks->offsets, offset_count,
+                          blocks->rules->builder);
+        int64_t cost = blocks->header.size + frequencies_cost(blocks, blocks->literals, blocks->offsets) + extra_bits(blocks);
+        if (write_stored_if_near(blocks, data, size, cost))
+            return;
+        go_write_header(&blocks->bits, &blocks->header, literal_count, offset_count, 0);
+        blocks->open_header = blocks->header.size;
+        blocks->literals_only = 0;
+    }
+    if (sync)
+        blocks->open_header = 0;
+    go_write_tokens(&blocks->bits, tokens->items, tokens->count, blocks->literals, blocks->offsets);
+}
+
 void blocks_write_dynamic(block_writer *blocks, block_tokens *tokens, const uint8_t *data, size_t size, int sync) {
     int literal_count, offset_count;
+    if (blocks->rules->filled) {
+        write_filled(blocks, tokens, data, size, sync);
+        return;
+    }
     if (sync) {
         tokens->items[tokens->count++] = GO_END_OF_BLOCK;
         tokens->literals[GO_END_OF_BLOCK]++;
@@ -212,7 +280,7 @@ void blocks_write_dynamic(block_writer *blocks, block_tokens *tokens, const uint
     const int64_t fixed_size = 3 + frequencies_cost(blocks, go_fixed_literals(), go_fixed_offsets()) + extra;
     int64_t cost;
     if (blocks->open_header > 0) {
-        int64_t new_cost = blocks->open_header + estimated_bits(tokens, blocks->rules->fused);
+        int64_t new_cost = blocks->open_header + estimated_bits(tokens, tokens->count, blocks->rules->fused);
         new_cost += go_code_length(blocks->literals[GO_END_OF_BLOCK]) + (new_cost >> blocks->penalty);
         cost = frequencies_cost(blocks, blocks->literals, blocks->offsets) + extra;
         if (new_cost < cost) {
@@ -289,7 +357,7 @@ void blocks_write_literals(block_writer *blocks, const uint8_t *data, size_t siz
     memset(frequencies, 0, sizeof blocks->literal_frequencies);
     count_bytes(frequencies, data, size);
     const int storable = size <= GO_BLOCK_STORED_MAX;
-    if (storable && size > 1024 && looks_random(frequencies, size)) {
+    if (!blocks->rules->filled && storable && size > 1024 && looks_random(frequencies, size)) {
         blocks_write_stored(blocks, data, size);
         return;
     }

@@ -14,6 +14,8 @@ typedef struct {
     int count_end;
     /* The estimate of a block's size was compiled to fused multiplications and additions. */
     int fused;
+    /* Codes of blocks that go on are given every symbol, so that they fit whatever follows: klauspost up to 1.13.6. */
+    int filled;
 } block_rules;
 
 /* The tokens of a block and how often their symbols occur. */
@@ -21,6 +23,7 @@ typedef struct {
     uint32_t literals[GO_LITERALS + 3]; /* with the end of the block and the length codes */
     uint32_t offsets[32];
     uint32_t count;
+    int32_t long_part; /* how much of a very long match goes into one token: 258, or 255 in old versions */
     uint32_t items[GO_BLOCK_STORED_MAX + 1];
 } block_tokens;
 
@@ -64,10 +67,10 @@ static inline void tokens_add_match(block_tokens *tokens, uint32_t length, uint3
     tokens->items[tokens->count++] = token;
 }
 
-/* A match of any length: in parts of 258, the last but one of 255 where less than three bytes would be left. */
+/* A match of any length: in parts of 258 (or 255), the last but one of 255 where less than three bytes would be left. */
 static inline void tokens_add_long_match(block_tokens *tokens, int32_t length, uint32_t offset) {
     while (length > 0) {
-        int32_t part = length <= 258 ? length : length > 258 + 3 ? 258 : 258 - 3;
+        int32_t part = length <= 258 ? length : length > 258 + 3 ? tokens->long_part : 258 - 3;
         tokens_add_match(tokens, (uint32_t)part, offset);
         length -= part;
     }

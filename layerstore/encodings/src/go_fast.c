@@ -1,5 +1,5 @@
 /* See go_fast.h. Facts from Go 1.27.3 (src/compress/flate: deflatefast.go, level1.go-level6.go) and from
- * github.com/klauspost/compress v1.15.10-v1.20.4 (flate: fast_encoder.go, level1.go-level6.go). */
+ * github.com/klauspost/compress v1.12.3-v1.20.4 (flate: fast_encoder.go, level1.go-level6.go). */
 #include <stdlib.h>
 
 #include "go_fast.h"

@@ -11,7 +11,7 @@ typedef struct {
 
 typedef struct {
     int level;
-    int32_t mismatch; /* level 5: how many bytes may differ at the start of a match that is found by its end */
+    int32_t mismatch; /* level 5: bytes that may differ at the start of a match that is found by its end */
     uint8_t *history;
     int32_t size; /* of the history */
     int32_t base; /* what the history's first byte is called in the tables */

@@ -1,5 +1,5 @@
 /* See go_huffman.h. Facts from Go 1.26.8 and 1.27.3 (src/compress/flate/huffman_code.go, huffman_bit_writer.go) and from
- * github.com/klauspost/compress v1.15.10-v1.20.4 (flate/huffman_code.go). */
+ * github.com/klauspost/compress v1.12.3-v1.20.4 (flate/huffman_code.go). */
 #include "go_huffman.h"
 
 const uint8_t go_length_extra_bits[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};

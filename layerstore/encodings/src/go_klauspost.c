@@ -1,5 +1,5 @@
 /* Streams of klauspost/compress's flate and of Go's compress/flate from 1.27 on, which was made from it, and the blocks of
- * klauspost/pgzip. Facts from github.com/klauspost/compress v1.15.0-v1.20.4 (flate/deflate.go), Go 1.27.3
+ * klauspost/pgzip. Facts from github.com/klauspost/compress v1.12.3-v1.20.4 (flate/deflate.go), Go 1.27.3
  * (src/compress/flate/deflate.go) and github.com/klauspost/pgzip v1.2.6 (gzip.go).
  *
  * pgzip cuts its input into blocks and gives each to an encoder of its own, which knows the last 16 KiB of the block before,
@@ -19,20 +19,21 @@ typedef struct {
     block_rules rules;
     int small_with_history; /* what is flushed below 128 bytes is encoded as any other: klauspost from 1.20.4 */
     int level_default;
-    int no_mismatch; /* a match that is found by its end begins where the one before it did: klauspost up to 1.15.9 */
+    int mismatch; /* see fast_finder: 2 in klauspost from 1.15.10, 0 before */
 } variant;
 
-static const variant klauspost_1_15_0 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5, 1};
-static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 0}, 0, 5, 0};
-static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 0}, 0, 5, 0};
-static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 5, 0};
-static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1, 0}, 1, 5, 0};
-static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 0}, 0, 6, 0};
+static const variant klauspost_1_12 = {{GO_PACKAGE_MERGE, 0, 0, 0, 1}, 0, 5, 0};
+static const variant klauspost_1_15_0 = {{GO_PACKAGE_MERGE, 1, 0, 0, 0}, 0, 5, 0};
+static const variant klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 0, 0}, 0, 5, 2};
+static const variant klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 0, 0}, 0, 5, 2};
+static const variant klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 0, 0}, 0, 5, 2};
+static const variant klauspost_1_20_4 = {{GO_TREE_FIRST, 0, 1, 0, 0}, 1, 5, 2};
+static const variant go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 0, 0}, 0, 6, 2};
 /* The same sources, compiled for a processor with fused multiplication and addition; from 1.20.1 on that is ruled out. */
-static const variant fused_klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 1}, 0, 5, 0};
-static const variant fused_klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 1}, 0, 5, 0};
-static const variant fused_klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 5, 0};
-static const variant fused_go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 1}, 0, 6, 0};
+static const variant fused_klauspost_1_15 = {{GO_PACKAGE_MERGE, 1, 0, 1, 0}, 0, 5, 2};
+static const variant fused_klauspost_1_18_1 = {{GO_PACKAGE_MERGE, 0, 0, 1, 0}, 0, 5, 2};
+static const variant fused_klauspost_1_18_2 = {{GO_PACKAGE_MERGE, 0, 1, 1, 0}, 0, 5, 2};
+static const variant fused_go_1_27 = {{GO_PACKAGE_MERGE, 0, 1, 1, 0}, 0, 6, 2};
 
 typedef struct {
     const variant *kind;
@@ -65,14 +66,14 @@ static encoder *create(const variant *kind, int level, uint32_t block_size) {
     z->level = level;
     z->block_size = block_size;
     z->capacity = level < 0 ? LITERALS_BLOCK : GO_BLOCK_STORED_MAX;
-    blocks_init(&z->blocks, &kind->rules, level < 0 ? 10 : level >= 7 ? 8 : 7);
+    blocks_init(&z->blocks, &kind->rules, level < 0 ? 10 : level >= 7 || kind->rules.filled ? 8 : 7);
+    z->tokens.long_part = kind->rules.filled ? 255 : 258;
     int failed = 0;
     if (level >= 7)
         failed = (z->lazy = lazy_new(level)) == NULL;
     else if (level >= 1)
         failed = fast_init(&z->fast, level) < 0;
-    if (kind->no_mismatch)
-        z->fast.mismatch = 0;
+    z->fast.mismatch = kind->mismatch;
     if (failed) {
         stream_destroy((encoder *)z);
         return NULL;
@@ -236,3 +237,4 @@ KIND(go_fused_klauspost_1_18_1, fused_klauspost_1_18_1, "klauspost-1.18.1-fused"
 KIND(go_fused_klauspost_1_18_2, fused_klauspost_1_18_2, "klauspost-1.18.2-fused", 10, -2, 6, PGZIP_BLOCK_MIN,
      PGZIP_BLOCK_MAX);
 KIND(go_klauspost_1_15_0, klauspost_1_15_0, "klauspost-1.15.0", 11, 5, 5, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);
+KIND(go_klauspost_1_12, klauspost_1_12, "klauspost-1.12.3", 12, 5, 5, PGZIP_BLOCK_MIN, PGZIP_BLOCK_MAX);

@@ -21,6 +21,7 @@ static const encoder_kind *const registry[] = {
     &go_fused_klauspost_1_18_1_kind,
     &go_fused_klauspost_1_18_2_kind,
     &go_klauspost_1_15_0_kind,
+    &go_klauspost_1_12_kind,
     &zlib_kind,
     &pigz_kind,
     &pigz_one_thread_kind,
