@@ -32,7 +32,7 @@ from layerstore.encodings.recognise import (
 from layerstore.errors import UndecodableError
 
 GO_ZERO_TIME = 0x886E0900
-DATA = make_input("tar", 1_200_000, 1)
+DATA = make_input("tar", 800_000, 1)
 
 
 def encode(candidate: Candidate, data: bytes) -> bytes:
@@ -79,7 +79,7 @@ def test_every_encoder_is_found(number: EncoderNumber) -> None:
     if not is_available(number):
         pytest.skip(f"{number.name} is not in this build")
     for index, candidate in enumerate(c for c in guess(GzipHeader()) if c.number == number and c.level in (1, 5)):
-        data = DATA[: 150_000 if index else 1_200_000]
+        data = DATA[: 100_000 if index else 800_000]
         blob = make_blob(HEADERS[index % len(HEADERS)], candidate, data)
         found = find(blob)
         assert found is not None, candidate
@@ -99,10 +99,10 @@ def compare(blob: bytes, candidates: list[Candidate], cut: int) -> list[Candidat
 def test_all_that_are_left_are_compared_in_one_pass(cut: int) -> None:
     every = [c for c in guess(GzipHeader()) if c.number >= EncoderNumber.ZLIB and c.level in (1, 6)]
     for candidate in every:
-        blob = make_blob(GzipHeader(), candidate, DATA[:500_000])
+        blob = make_blob(GzipHeader(), candidate, DATA[:300_000])
         found = compare(blob, every, cut)
         assert candidate in found
-        assert all(encode(other, DATA[:500_000]) == blob[10:-8] for other in found)
+        assert all(encode(other, DATA[:300_000]) == blob[10:-8] for other in found)
 
 
 def test_a_difference_in_the_last_bytes_is_seen() -> None:
@@ -130,7 +130,7 @@ def test_a_small_blob_is_compared_as_a_whole(size: int) -> None:
 @pytest.mark.skipif(no_zlib() is not None, reason=str(no_zlib()))
 @pytest.mark.parametrize("level", range(1, 10))
 def test_python(level: int) -> None:
-    data = DATA[:300_000]
+    data = DATA[:200_000]
     assert find(gzip.compress(data, level, mtime=0)) is not None
     file = io.BytesIO()
     with gzip.GzipFile("layer.tar", "wb", level, file) as stream:
@@ -145,7 +145,7 @@ def test_python(level: int) -> None:
 )
 def test_pigz(tmp_path: Path, options: str, number: EncoderNumber) -> None:
     path = tmp_path / "layer.tar"
-    path.write_bytes(DATA[:600_000])
+    path.write_bytes(DATA[:400_000])
     for level in (1, 6, 9):
         blob = subprocess.run(["pigz", "-ck", options, f"-{level}", path], capture_output=True, check=True).stdout
         beginning = read_beginning(blob[:BEGINNING_SIZE])
@@ -157,17 +157,17 @@ def test_pigz(tmp_path: Path, options: str, number: EncoderNumber) -> None:
 @pytest.mark.parametrize("level", range(1, 10))
 def test_gnu_gzip(tmp_path: Path, level: int) -> None:
     path = tmp_path / "layer.tar"
-    path.write_bytes(DATA[:300_000])
+    path.write_bytes(DATA[:200_000])
     blob = subprocess.run([str(shutil.which("gzip")), "-ck", f"-{level}", path], capture_output=True, check=True).stdout
     assert find(blob) == Candidate(EncoderNumber.GNU_GZIP, level, 0)
 
 
 def test_what_nobody_makes_is_soon_known() -> None:
     """A stream of stored blocks of 1,000 bytes."""
-    parts = [DATA[start : start + 1000] for start in range(0, 500_000, 1000)]
+    parts = [DATA[start : start + 1000] for start in range(0, 300_000, 1000)]
     stream = b"".join(struct.pack("<BHH", 0, len(part), 0xFFFF - len(part)) + part for part in parts)
     beginning = read_beginning(GzipHeader().to_bytes() + stream)
-    assert (beginning.decoded, beginning.complete) == (DATA[:500_000], False)
+    assert (beginning.decoded, beginning.complete) == (DATA[:300_000], False)
     started = time.monotonic()
     assert not list(probe(beginning, guess(beginning.header)))
     assert time.monotonic() - started < 10
