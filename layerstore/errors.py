@@ -26,6 +26,7 @@
     │   ├── UnsupportedPlaceError    for example a network file system
     │   ├── UnsupportedFormatError   written by a newer layerstore
     │   ├── UpgradeNeededError       written by an older layerstore
+    │   ├── EncoderUnavailableError  installed without a compiler, or the encoder fails its self-test here
     │   └── StorageError             any other error of the operating system
     └── DamagedError             run `layerstore verify`, then `repair` or `rebuild-index`
         ├── ContentDamagedError
@@ -198,6 +199,12 @@ class UpgradeNeededError(UnavailableError):
     """The store has an older format: run `layerstore upgrade`."""
 
     code = "upgrade-needed"
+
+
+class EncoderUnavailableError(UnavailableError):
+    """An encoder is not part of this installation, or fails its self-test on this machine."""
+
+    code = "encoder-unavailable"
 
 
 class StorageError(UnavailableError):

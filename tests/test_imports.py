@@ -24,10 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "tar": NAMES,
     "oci": NAMES,
     "storage": NAMES | {"_zstd"},
+    "encodings": NAMES,
     "operations": NAMES | {"decoding", "chunking", "tar", "oci", "storage"},
     "objects": NAMES | {"decoding", "operations", "oci", "storage", "tar"},
     "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar"},
-    "cli": NAMES | {"objects", "store", "__init__"},
+    "cli": NAMES | {"objects", "store", "encodings", "__init__"},
     "__init__": NAMES | {"decoding", "objects", "oci", "store"},
     "__main__": {"cli"},
 }

@@ -137,12 +137,20 @@ def rebuild_index(settings: Settings) -> int:
     with progress_bar(settings, "rebuild-index") as on_progress:
         report = Store.rebuild_index(settings.path, on_progress)
     _print_report(settings, "rebuilt the index", report)
+    if report.is_clean and report.bytes_damaged:
+        settings.say(
+            "nothing needs the damaged bytes: they are what unfinished pushes, deleted contents or contents that were "
+            "healed left in packs"
+        )
     return 0 if report.is_clean else EXIT_DAMAGED
 
 
 @command(
     "backup",
-    json_form="An object: packs_copied, packs_removed, bytes_copied, bytes_total, packs_damaged.",
+    json_form=(
+        "An object: packs_copied, packs_removed, bytes_copied, bytes_total, packs_damaged (numbers), layers_damaged "
+        "(DiffIDs)."
+    ),
     examples="""
         layerstore backup /mnt/backup/layers
     """,
@@ -151,13 +159,35 @@ def rebuild_index(settings: Settings) -> int:
 def backup(settings: Settings, target: Path) -> int:
     """Copy the store to another folder while it may be in use.
 
-    The next backup to that folder copies only what is new. The copy is a store. Ends with 6 if some of the store's
-    packs are damaged: of these the copy keeps what an earlier backup had.
+    The next backup to that folder copies only what is new. The copy is a store. What is damaged in the store is kept
+    as an earlier backup has it; a backup that would lose layers which the earlier one has is refused. Ends with 6
+    then, and if something of the store is damaged.
     """
-    with settings.open() as store, progress_bar(settings, "backup") as on_progress:
+    # Only read: so it works where the store cannot be written, too.
+    with settings.open(read_only=True) as store, progress_bar(settings, "backup") as on_progress:
         report = store.backup(target, on_progress)
-    _print_report(settings, f"backed up to {safe(str(target))}", report)
-    return EXIT_DAMAGED if report.packs_damaged else 0
+    if settings.json:
+        print_json(report)
+        return EXIT_DAMAGED if report.packs_damaged or report.layers_damaged else 0
+    copied = f"{count_text(report.packs_copied, 'pack')} and {size_text(report.bytes_copied)} copied"
+    total = f"{size_text(report.bytes_total)} in all"
+    settings.say(
+        f"backed up to {safe(str(target))}: {copied}, {count_text(report.packs_removed, 'pack')} removed, {total}"
+    )
+    if report.layers_damaged:
+        settings.say(
+            f"{count_text(len(report.layers_damaged), 'layer')} cannot be pulled from the copy, as neither the store nor "
+            "an earlier backup has all of it; push it again, then back up again:"
+        )
+        for diff_id in report.layers_damaged:
+            settings.say(f"  {diff_id}")
+    if report.packs_damaged:
+        numbers = ", ".join(map(str, report.packs_damaged))
+        settings.say(
+            f"damaged in the store: pack {numbers}. What an earlier backup has of it was kept: run `layerstore repair "
+            f"--from {safe(str(target))}`"
+        )
+    return EXIT_DAMAGED if report.packs_damaged or report.layers_damaged else 0
 
 
 @command(

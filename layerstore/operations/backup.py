@@ -5,23 +5,32 @@ packs that the new index names are there and durable, then the index takes the p
 rename, then packs that it does not name are removed. So whenever a backup dies, the target is the earlier backup, the
 new one, or (before the first is complete) no store yet, and the next run finishes what was begun. The journal is
 taken away before the switch and put back after it, as a store without one writes it anew from its index when it is
-opened, and an index and a journal that disagree must never meet.
+opened, and an index and a journal that disagree must never meet. Packs that had to be put together from both (the
+target was damaged, or used as a store) are put in place right before the switch; a death in between leaves them with
+the earlier index until the next run.
+
+A store may be damaged. A record that is damaged in the store and good in the target stays as it is there. What is
+damaged in both, or what the store has already marked as lost, cannot be mended here: if the earlier backup can still
+give a layer that the new one could not, there is no switch and the earlier backup stays what it is, since then it may
+be the only place that has the layer. `repair` from it makes the next backup possible. Damage that costs the earlier
+backup nothing is reported, and the copy is as good as the store.
 """
 
 import os
 import shutil
-import stat
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from layerstore.errors import ConflictError, InvalidOptionError, StoreExistsError
+from layerstore.digest import Digest
+from layerstore.errors import ConflictError, ContentDamagedError, InvalidOptionError, StoreExistsError
+from layerstore.operations.backup_losses import damaged_layers, still_whole
+from layerstore.operations.backup_packs import PackCopier
 from layerstore.operations.survey import pack_files
 from layerstore.progress import OnProgress, Progress
-from layerstore.storage.index import Index, index_in_use
+from layerstore.storage.index import Index, Transaction, index_in_use
 from layerstore.storage.journal import Journal
 from layerstore.storage.layout import (
     Layout,
@@ -35,13 +44,10 @@ from layerstore.storage.layout import (
 from layerstore.storage.leases import LiveLeases, lease_everything
 from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.packs import PACK_HEADER, PackScan
 
 _MARK = ".backup.lock"
 """Locked while a backup writes; it holds the store's id, so that an unfinished first backup is known as one."""
 _NEW = "index.new-"
-_COPY_SIZE = 1 << 20
-_COMPARED_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +63,24 @@ class BackupReport:
     bytes_total: int
     """Bytes of packs and index of the whole backup."""
     packs_damaged: tuple[int, ...]
-    """Packs that are damaged, cut or missing in the store. What an earlier backup has of them was kept."""
+    """Packs in which the store has lost records that it needs. The copy has those that an earlier backup had."""
+    layers_damaged: tuple[Digest, ...] = ()
+    """Layers that cannot be pulled from the copy: neither the store nor an earlier backup has them whole."""
 
 
 def backup(store: OpenedStore, target: Path, on_progress: OnProgress | None) -> BackupReport:
     """Bring ``target``, a new or empty folder or an earlier backup of the same store, to the store's present state.
 
     What was changed in an earlier backup by opening it as a store is undone. Uploads that run are abandoned ones there.
-    Raises `InvalidOptionError` for a target inside the store, `StoreExistsError` for one with other contents, and
-    `ConflictError` for one that is open or written by another backup.
+    Raises `InvalidOptionError` for a target inside the store, `StoreExistsError` for one with other contents,
+    `ConflictError` for one that is open or written by another backup, and `ContentDamagedError` if the store has lost
+    layers that the earlier backup still has: it is left as it was.
     """
     store.check_usable()
     _refuse_place(store.layout.root, target)
     problem = translate_os_errors(f"cannot write a backup to {target}")
-    with problem, _locked(store, target) as layout, _nothing_goes(store):
-        return _Backup(store, layout, on_progress).run()
+    with problem, _locked(store, target) as layout, _nothing_goes(store) as is_covered:
+        return _Backup(store, layout, on_progress, is_covered=is_covered).run()
 
 
 def _refuse_place(source: Path, target: Path) -> None:
@@ -115,53 +124,59 @@ def _locked(store: OpenedStore, target: Path) -> Iterator[Layout]:
 
 
 @contextmanager
-def _nothing_goes(store: OpenedStore) -> Iterator[None]:
-    """No pack that is there now goes away. A store that can only be read has no collection."""
-    if store.read_only and not os.access(store.layout.leases, os.W_OK):
-        yield
+def _nothing_goes(store: OpenedStore) -> Iterator[bool]:
+    """No pack that is there now goes away. False where that cannot be had: the store's folder cannot be written."""
+    lock = store.layout.root / ".collect.lock"
+    may_write = os.access(store.layout.leases, os.W_OK) and os.access(lock if lock.exists() else lock.parent, os.W_OK)
+    if store.read_only and not may_write:
+        yield False
         return
     # A collection that runs has looked for leases already: wait until it is over.
     with store.lock("collect"):
         lease = lease_everything(store.layout.leases)
         lease.__enter__()
     try:
-        yield
+        yield True
     finally:
         lease.__exit__(None, None, None)
 
 
 class _Backup:
-    def __init__(self, store: OpenedStore, target: Layout, on_progress: OnProgress | None) -> None:
+    def __init__(self, store: OpenedStore, target: Layout, on_progress: OnProgress | None, *, is_covered: bool) -> None:
         self._store = store
         self._target = target
         self._on_progress = on_progress
-        self._packs_copied = 0
-        self._bytes_copied = 0
-        self._damaged: list[int] = []
+        self._is_covered = is_covered
 
     def run(self) -> BackupReport:
         root = self._target.root
         for leftover in root.glob(f"{_NEW}*"):
             shutil.rmtree(leftover)
-        for leftover in self._target.temporary.glob("*.pack"):
-            leftover.unlink()
-        new = root / f"{_NEW}{uuid4().hex}"
-        new.mkdir()
+        new = Layout(root / f"{_NEW}{uuid4().hex}")
+        new.root.mkdir()
+        new.packs.mkdir()
         try:
-            packs = self._copy_index(new)
-            done, total = 0, sum(packs.values())
-            for number, size in packs.items():
-                self._copy_pack(number, size)
-                done += size
-                self._tell(done, total)
-            sync_directory(self._target.packs)
-            index_size = (new / "data.mdb").stat().st_size
-            self._switch(new)
+            packs = self._copy_index(new.root)
+            index = Index(new.root, read_only=True)
+            try:
+                with index.read() as transaction:
+                    copier, damaged = self._copy_packs(transaction, packs, new)
+            finally:
+                index.close()
+            index_size = (new.root / "data.mdb").stat().st_size
+            copier.install()
+            self._switch(new.root)
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(new.root, ignore_errors=True)
         removed = self._remove_others(set(packs))
+        copier.cut_tails(packs)
         return BackupReport(
-            self._packs_copied, removed, self._bytes_copied + index_size, total + index_size, tuple(self._damaged)
+            packs_copied=copier.packs_copied,
+            packs_removed=removed,
+            bytes_copied=copier.bytes_copied + index_size,
+            bytes_total=sum(packs.values()) + index_size,
+            packs_damaged=tuple(copier.damaged),
+            layers_damaged=tuple(damaged),
         )
 
     def _copy_index(self, new: Path) -> dict[int, int]:
@@ -180,51 +195,43 @@ class _Backup:
         sync_directory(new)
         return packs
 
-    def _copy_pack(self, number: int, size: int) -> None:
-        source, target = self._store.layout.pack(number), self._target.pack(number)
-        there = target.stat().st_size if target.exists() else 0
-        if _size(source) < size:
-            self._damaged.append(number)
-            if there >= _size(source):
-                return
-            size = _size(source)
-        with source.open("rb") as file:
-            common = min(there, size)
-            if common and _ends_alike(file.fileno(), target, common):
-                if there != size:
-                    self._extend(file.fileno(), target, common, size)
-                return
-            # Not there, or another pack by this number: the target was changed, or the store's index was rebuilt.
-            temporary = self._target.temporary / f"{uuid4().hex}.pack"
-            try:
-                self._extend(file.fileno(), temporary, 0, size)
-                if common and not _is_sound(temporary, number) and _is_sound(target, number):
-                    self._damaged.append(number)
-                    return
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-    def _extend(self, source: int, target: Path, start: int, end: int) -> None:
-        """Let ``target`` have the bytes from ``start`` to ``end`` of the source, and none beyond, durably."""
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _copy_packs(
+        self, transaction: Transaction, packs: dict[int, int], new: Layout
+    ) -> tuple[PackCopier, list[Digest]]:
+        """Bring all packs; the layers that are damaged in the copy. Raises if the earlier backup has one of them."""
+        copier = PackCopier(transaction, self._store.layout, self._target, new, self._store.config.store_id)
         try:
-            os.ftruncate(descriptor, start)
-            offset = start
-            while offset < end:
-                data = os.pread(source, min(_COPY_SIZE, end - offset), offset)
-                if not data:
-                    break
-                view = memoryview(data)
-                while view:
-                    written = os.pwrite(descriptor, view, offset)
-                    offset += written
-                    view = view[written:]
-            sync_file(descriptor)
+            done, total = 0, sum(packs.values())
+            for number, size in packs.items():
+                copier.bring(number, size)
+                done += size
+                self._tell(done, total)
         finally:
-            os.close(descriptor)
-        self._packs_copied += 1
-        self._bytes_copied += offset - start
+            copier.close()
+        sync_directory(self._target.packs)
+        if copier.damaged and not self._is_covered:
+            self._refuse_if_collected(packs)
+        damaged = damaged_layers(transaction, copier.frames_damaged)
+        self._refuse_losses(still_whole(self._target, damaged))
+        return copier, damaged
+
+    def _refuse_if_collected(self, packs: dict[int, int]) -> None:
+        with self._store.index.read() as transaction:
+            if any(number not in transaction.packs for number in packs):
+                raise ConflictError(
+                    f"a collection removed packs of {self._store.layout.root} during the backup, which cannot hold it "
+                    "up without permission to write there; try again"
+                )
+
+    def _refuse_losses(self, layers: list[Digest]) -> None:
+        if layers:
+            store, target = self._store.layout.root, self._target.root
+            more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+            raise ContentDamagedError(
+                f"the store has lost layers that the earlier backup at {target} still has: {layers[0]}{more}. The "
+                f"backup was left as it was. Run `layerstore --store {store} repair --from {target}` (a layer that is "
+                "missing altogether must be pushed again) and then back up again, or back up to another folder"
+            )
 
     def _switch(self, new: Path) -> None:
         target = self._target
@@ -249,30 +256,3 @@ class _Backup:
     def _tell(self, done: int, total: int) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress("backup", str(self._target.root), done, total))
-
-
-def _size(path: Path) -> int:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-
-def _ends_alike(source: int, target: Path, size: int) -> bool:
-    """Whether two packs are the same up to ``size``, judged by the last bytes before it, which hold compressed data."""
-    start = max(0, size - _COMPARED_SIZE)
-    with target.open("rb") as file:
-        file.seek(start)
-        return file.read(size - start) == os.pread(source, size - start, start)
-
-
-def _is_sound(path: Path, number: int) -> bool:
-    """Whether every byte of a pack belongs to a record that matches its checksums."""
-    with path.open("rb") as file:
-        scan = PackScan.of(file.fileno(), number)
-        bodies_match = all(
-            zlib.crc32(os.pread(file.fileno(), head.body_size, head.body_offset)) == head.body_crc
-            for head in scan.records()
-        )
-        return bodies_match and not scan.damaged_bytes and scan.end >= PACK_HEADER.size

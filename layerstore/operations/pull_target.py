@@ -1,7 +1,7 @@
 """Where a pull puts its bytes: a file object, or a path that gets all of them or none."""
 
 import os
-import tempfile
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -41,18 +41,18 @@ def _pull_to_path(store: OpenedStore, diff_id: Digest, path: Path, on_progress: 
         with device:
             return _write(store, diff_id, device, on_progress)
     with translate_os_errors(f"cannot write {path}"):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        # Not from `tempfile`, whose files are for their owner alone. Here the system applies the umask, which a process
+        # cannot even ask for without changing it for all its threads.
+        with part.open("xb") as file:
+            try:
                 size = _write(store, diff_id, file, on_progress)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
+                file.flush()
+                part.replace(path)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    part.unlink()
+                raise
     return size
 
 

@@ -1,5 +1,6 @@
 """Repair: heal what `verify` reports as damaged content, with chunks from another store, and nothing else."""
 
+import os
 from dataclasses import dataclass
 
 from layerstore.errors import ContentDamagedError, DamagedError
@@ -12,6 +13,7 @@ from layerstore.progress import OnProgress, Progress
 from layerstore.storage.frames import chunk_id
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import sync_file, translate_os_errors
+from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackRecordHead, RecordKind, encode_pack_header
 from layerstore.storage.records import PackRecord, Place
@@ -140,20 +142,27 @@ def _rewrite_headers(store: OpenedStore) -> int:
     """A header says nothing but the pack's number and the store's, so it can be put in place again."""
     with store.index.read() as transaction:
         sizes = {number: record.size for number, record in transaction.packs.items()}
-    done = 0
-    for number, size in sizes.items():
-        path = store.layout.pack(number)
-        try:
-            store.packs.check_header(number, store.config.store_id)
-        except ContentDamagedError:
-            if not path.exists() or path.stat().st_size < size:
-                continue  # missing or cut: there is more to it than its header
-            with translate_os_errors(f"cannot write pack {number}"), path.open("r+b") as file:
-                file.write(encode_pack_header(number, store.config.store_id))
-                file.flush()
-                sync_file(file.fileno())
-            done += 1
-    return done
+    return sum(_rewrite_header(store, number, size) for number, size in sizes.items())
+
+
+def _rewrite_header(store: OpenedStore, number: int, size: int) -> bool:
+    try:
+        store.packs.check_header(number, store.config.store_id)
+        return False
+    except ContentDamagedError:
+        # Whoever writes the pack now comes to an end; then it is ours.
+        lock = FileLock.acquire(store.layout.pack(number), blocking=True, create=False)
+    if lock is None:
+        return False  # missing, or collected meanwhile
+    try:
+        with translate_os_errors(f"cannot write pack {number}"):
+            if os.fstat(lock.descriptor).st_size < size:
+                return False  # cut: there is more to it than its header
+            os.pwrite(lock.descriptor, encode_pack_header(number, store.config.store_id), 0)
+            sync_file(lock.descriptor)
+        return True
+    finally:
+        lock.release()
 
 
 def _settle_packs(store: OpenedStore) -> int:

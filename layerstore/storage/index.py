@@ -357,17 +357,9 @@ _OPEN: dict[tuple[int, int], tuple[Index, int]] = {}
 _OPEN_LOCK = threading.Lock()
 
 
-def _renew_lock() -> None:
+def _renew_lock_after_fork() -> None:
     global _OPEN_LOCK  # a thread of the parent may hold the old one, and is not here to let go of it
     _OPEN_LOCK = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _renew_lock_after_fork() -> None:
-    global _OPEN_LOCK
-    _OPEN_LOCK = threading.Lock()  # a thread that does not exist in the child may have held it
 
 
 os.register_at_fork(after_in_child=_renew_lock_after_fork)

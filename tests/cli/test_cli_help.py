@@ -21,8 +21,8 @@ Run = Callable[..., Any]
 COMMANDS = sorted(program.commands)
 EXAMPLES = [(name, line.strip()) for name in COMMANDS for line in program.commands[name].examples.strip().splitlines()]
 EXPECTED = (
-    "backup completion diff gc history images init inspect layers prune pull push rebuild-index repair rm stats tag "
-    "trash undelete untag upgrade verify why"
+    "backup completion diff gc history images init inspect layers prune pull push rebuild-index recognise repair rm "
+    "stats tag trash undelete untag upgrade verify why"
 )
 
 
@@ -166,12 +166,14 @@ def test_json_everywhere(run: Run, shop: str, base: Path, tmp_path: Path) -> Non
         "prune": ["--keep-last", "9"],
         "pull": [json.loads(run("inspect", shop).stdout)["layers"][0]["diff_id"], "out.tar"],
         "push": [base],
+        "recognise": [tmp_path / "layer.gz"],
         "rm": [shop],
         "tag": [shop, "x"],
         "undelete": [shop],
         "untag": ["x"],
         "why": [shop],
     }
+    (tmp_path / "layer.gz").write_bytes(gzip.compress(b"contents"))
     # Those that change something come in an order in which they succeed.
     last = ["tag", "untag", "rm", "undelete"]
     for name in [*(name for name in COMMANDS if name not in last), *last]:

@@ -5,6 +5,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from layerstore import Store
 from layerstore.errors import ContentDamagedError, DamagedError
 from layerstore.operations import batch, verify
 from layerstore.operations.verify import VerifyReport
+from layerstore.storage.locks import FileLock
 from layerstore.storage.recipe import Segment
 
 PARTS = [
@@ -287,7 +289,9 @@ def test_each_damage_is_told_once(filled: Path) -> None:
         frames = [one.frame for one in after if one.frame is not None]
         assert frames
         assert len(frames) == len(set(frames))
-        counts = [int(match[1]) for one in after if (match := re.match(r"frame \d+ has lost (\d+) chunks?\b", one.text))]
+        counts = [
+            int(match[1]) for one in after if (match := re.match(r"frame \d+ has lost (\d+) chunks?\b", one.text))
+        ]
         assert sum(counts) == lost > len(frames)
         assert not any(re.search(r"\b(0|1) chunks", one.text) for one in (*problems, *after))
 
@@ -323,6 +327,22 @@ def test_verify_decodes_every_segment_a_fixed_number_of_times(filled: Path, monk
             segments = len(transaction.recipes)
         assert len(store.verify().problems) > 5
         assert decoded == 2 * segments
+
+
+def test_a_header_is_written_under_the_lock_of_its_pack(filled: Path) -> None:
+    pack = packs_of_path(filled)[0]
+    flip(pack, 2)
+    damaged = pack.read_bytes()
+    writer = FileLock.acquire(pack, blocking=True, create=False)
+    assert writer is not None
+    with Store.open(filled) as store, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(store.repair)
+        with pytest.raises(TimeoutError):
+            done.result(timeout=0.3)
+        assert pack.read_bytes() == damaged
+        writer.release()
+        assert done.result().records_rewritten == 1
+        assert_whole(store)
 
 
 def test_verify_changes_nothing(filled: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -314,6 +315,23 @@ def test_a_pull_that_fails_leaves_no_file(store: Store, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+def test_a_pulled_file_has_the_permissions_of_any_other(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = store.push_layer(A).layer
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            # To ask for the umask is to change it, in all threads.
+            patch.setattr(os, "umask", lambda _: pytest.fail("the umask is every thread's"))
+            layer.pull(tmp_path / "pulled")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "pulled").stat().st_mode) == 0o640
+    assert (tmp_path / "pulled").read_bytes() == A
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pulled", "store"]
+
+
 def test_a_reader_is_a_file(store: Store) -> None:
     layer = store.push_layer(A).layer
     with layer.open() as reader:
@@ -611,6 +629,14 @@ def test_prune_keeps_the_last_of_each_repository(store: Store) -> None:
 def test_prune_refuses_senseless_rules(store: Store, rules: dict[str, int]) -> None:
     with pytest.raises(InvalidOptionError):
         store.plan_prune(**rules)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rules", [{"keep_last": 1}, {"older_than": timedelta(0)}, {"max_size": 0}])
+def test_prune_takes_a_plan_or_rules(store: Store, rules: dict[str, int]) -> None:
+    store.create_image([store.push_layer(A).layer], tag="shop:1.0")
+    with pytest.raises(InvalidOptionError, match="not both"):
+        store.prune(store.plan_prune(max_size=0), **rules)  # type: ignore[arg-type]
+    assert list(store.tags) == ["shop:1.0"]
 
 
 def test_figures_agree_with_the_disk(store: Store) -> None:

@@ -1,0 +1,1 @@
+"""How a compressed blob is made again, bit for bit, from its uncompressed layer."""
