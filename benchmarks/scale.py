@@ -187,7 +187,7 @@ def main() -> int:
                 f"push speed into it, against an empty store: {statistics.median(ratios):.2f} "
                 f"({min(ratios):.2f}-{max(ratios):.2f}) (reach: 0.7)"
             )
-            held = big.write_seconds_max * 1e3
+            held = big._opened.index.write_seconds_max * 1e3
             print(f"longest time the write lock was held by these pushes: {held:.0f} ms (reach: 20)")
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n")

@@ -145,7 +145,7 @@ def run(path: Path, folder: Path, rounds: int) -> tuple[list[Row], dict[str, flo
             bare = measure(lambda: restore_primitives(frames, sizes))
             costs["pull"].append((bare, measure(lambda layer=layer: layer.pull(Discard()))))  # type: ignore[misc]
             figures = store.stats()
-            lock_ms = max(lock_ms, store.write_seconds_max * 1e3)
+            lock_ms = max(lock_ms, store._opened.index.write_seconds_max * 1e3)
             index_share = figures.index_bytes / figures.stored_bytes
             diff_id = layer.diff_id
         started = time.perf_counter()

@@ -58,10 +58,14 @@ class Layer:
         return LayerReader(self._store, self.diff_id)
 
     def blocks(self) -> Iterator[bytes]:
-        """The layer's bytes in order, in blocks of about 1 MiB, verified."""
+        """The layer's bytes in order, in blocks of about 1 MiB, verified.
+
+        From the first block on, the iterator keeps the layer from collection, until it is exhausted or closed
+        (``contextlib.closing`` does that for one that is left early).
+        """
         return layer_blocks(self._store, self.diff_id)
 
-    def pull(self, target: "str | os.PathLike[str] | BinaryIO", on_progress: OnProgress | None = None) -> int:
+    def pull(self, target: "str | os.PathLike[str] | BinaryIO", *, on_progress: OnProgress | None = None) -> int:
         """Write the layer to a file; its size. A path gets the whole layer or stays as it was."""
         return pull_to(self._store, self.diff_id, target, on_progress)
 
@@ -165,6 +169,12 @@ class _NamedMapping(Mapping[str, V]):
     What is no name at all cannot be there. Only ``mapping[name]`` says what is wrong with it.
     """
 
+    def __init__(self, store: OpenedStore) -> None:
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {str(self._store.layout.root)!r}>"
+
     def __contains__(self, name: object) -> bool:
         return self.get(name) is not None
 
@@ -183,9 +193,6 @@ class _NamedMapping(Mapping[str, V]):
 class Layers(_NamedMapping[Layer]):
     """All layers of a store by DiffID."""
 
-    def __init__(self, store: OpenedStore) -> None:
-        self._store = store
-
     def __getitem__(self, diff_id: str) -> Layer:
         digest = Digest(diff_id)
         find_layer(self._store, digest)
@@ -202,9 +209,6 @@ class Layers(_NamedMapping[Layer]):
 
 class Images(_NamedMapping[Image]):
     """All images of a store. A key is a tag, a digest, or a unique beginning of a digest's hex (12 digits or more)."""
-
-    def __init__(self, store: OpenedStore) -> None:
-        self._store = store
 
     def __getitem__(self, reference: str) -> Image:
         with self._store.index.read() as transaction:
@@ -236,9 +240,6 @@ class DeletedImage:
 class Trash(_NamedMapping[DeletedImage]):
     """The deleted images that can still be brought back, by digest."""
 
-    def __init__(self, store: OpenedStore) -> None:
-        self._store = store
-
     def __getitem__(self, digest: str) -> DeletedImage:
         with self._store.index.read() as transaction:
             record = transaction.trash.get(Digest(digest))
@@ -257,9 +258,6 @@ class Trash(_NamedMapping[DeletedImage]):
 
 class Tags(_NamedMapping[Digest], MutableMapping[str, Digest]):
     """Tags and the digests of their images. Setting and deleting is durable when it returns."""
-
-    def __init__(self, store: OpenedStore) -> None:
-        self._store = store
 
     def __getitem__(self, tag: str) -> Digest:
         name = image_operations.canonical_tag(tag)
@@ -314,6 +312,9 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.name.hex()}>"
 
 
 def _moment(nanoseconds: int) -> datetime:

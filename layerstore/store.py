@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest, reads_as_digest
@@ -43,6 +43,9 @@ from layerstore.storage.layout import (
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.tree import tree_blocks
 
+SKIPPED_MAX = 100
+"""How many of the paths that were left out a `PushResult` names."""
+
 
 class PushResult:
     """What `Store.push_layer` and `Store.push_tree` return."""
@@ -63,6 +66,10 @@ class PushResult:
         """Bytes added to packs, compressed."""
         self.chunks_new = pushed.totals.chunks_new
         self.chunks_reused = pushed.totals.chunks_reused
+        self.skipped_count = 0
+        """How many paths of a directory were left out: its sockets."""
+        self.skipped: tuple[bytes, ...] = ()
+        """The first of them, relative to the directory; at most `SKIPPED_MAX`."""
 
     def __repr__(self) -> str:
         state = "already present" if self.already_present else f"{self.bytes_new} bytes new"
@@ -142,10 +149,8 @@ class Store:
         """What was fixed when the store was created."""
         return self._opened.config
 
-    @property
-    def write_seconds_max(self) -> float:
-        """The longest that this process held the writer lock so far, without the wait for the disk at the end."""
-        return self._opened.index.write_seconds_max
+    def __repr__(self) -> str:
+        return f"<Store {str(self.path)!r}{', read-only' if self._opened.read_only else ''}>"
 
     def close(self) -> None:
         """Close the store. A second call does nothing."""
@@ -163,7 +168,7 @@ class Store:
         self,
         source: LayerSource | Iterable[bytes],
         *,
-        decode: str = "auto",
+        decode: Literal["auto", "never"] = "auto",
         expected: str | None = None,
         lease: Lease | None = None,
         on_progress: OnProgress | None = None,
@@ -190,19 +195,25 @@ class Store:
     ) -> PushResult:
         """Store a directory as a layer. The same tree gives the same layer.
 
-        ``mtime_max`` (seconds since 1970) limits modification times, as ``SOURCE_DATE_EPOCH`` does elsewhere.
+        ``mtime_max`` (seconds since 1970) limits modification times, as ``SOURCE_DATE_EPOCH`` does elsewhere. Sockets
+        are left out, since a tar cannot have them; the result names them.
         """
-        with open_source(tree_blocks(Path(root), mtime_max=mtime_max), str(root)) as opened:
-            return self._push(opened, Decode.NEVER, None, lease, on_progress)
+        skipped: list[bytes] = []
+        blocks = tree_blocks(Path(root), mtime_max=mtime_max, on_skipped=skipped.append)
+        with open_source(blocks, str(root)) as opened:
+            result = self._push(opened, Decode.NEVER, None, lease, on_progress)
+        result.skipped_count, result.skipped = len(skipped), tuple(skipped[:SKIPPED_MAX])
+        return result
 
     def pull_layer(
         self,
         layer: Layer | str,
         target: "str | os.PathLike[str] | BinaryIO",
+        *,
         on_progress: OnProgress | None = None,
     ) -> int:
         """Write a layer to a path (all of it or nothing) or a file object; its size. Every byte is verified."""
-        return self._layer(layer).pull(target, on_progress)
+        return self._layer(layer).pull(target, on_progress=on_progress)
 
     def open_layer(self, layer: Layer | str) -> LayerReader:
         """A layer as a seekable binary file."""
@@ -232,6 +243,8 @@ class Store:
         None removes one. ``architecture`` is this machine's by default. The same arguments give the same digest:
         ``created`` is left out unless given. When this returns, the image survives a power cut.
         """
+        if architecture == "":
+            raise InvalidOptionError("the architecture is empty; leave it out for this machine's")
         diff_ids = [self._layer(layer).diff_id for layer in layers]
         with self._opened.index.read() as transaction:
             sizes = {diff_id: image_operations.layer_record(transaction, diff_id).size for diff_id in diff_ids}
@@ -338,17 +351,17 @@ class Store:
         """Which paths differ between the contents of two layers or two images, the upper layers deciding."""
         return diff_layers(self._opened, self._stack(old), self._stack(new))
 
-    def backup(self, target: str | os.PathLike[str], on_progress: OnProgress | None = None) -> BackupReport:
+    def backup(self, target: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> BackupReport:
         """Copy the store, which may be in use, to another folder; only what changed since the last backup there."""
         return backup(self._opened, Path(target), on_progress)
 
     @staticmethod
-    def rebuild_index(path: str | os.PathLike[str], on_progress: OnProgress | None = None) -> RebuildReport:
+    def rebuild_index(path: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> RebuildReport:
         """Make the index of a store anew from its packs and journal. No process may have the store open."""
         return rebuild_index(Path(path), on_progress)
 
     @staticmethod
-    def upgrade(path: str | os.PathLike[str], on_progress: OnProgress | None = None) -> UpgradeReport:
+    def upgrade(path: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> UpgradeReport:
         """Bring a store of an older format up to this version's. No process may have the store open."""
         return upgrade(Path(path), on_progress)
 

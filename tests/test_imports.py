@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "objects": NAMES | {"decoding", "operations", "oci", "storage", "tar"},
     "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar"},
     "cli": NAMES | {"objects", "store", "encodings", "__init__"},
-    "__init__": NAMES | {"decoding", "objects", "oci", "store"},
+    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "store", "tar"},
     "__main__": {"cli"},
 }
 

@@ -101,6 +101,8 @@ def test_what_a_push_tells() -> None:
         "bytes_stored",
         "chunks_new",
         "chunks_reused",
+        "skipped_count",
+        "skipped",
     ]
 
 

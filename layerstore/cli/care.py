@@ -135,7 +135,7 @@ def rebuild_index(settings: Settings) -> int:
     Nobody else may have the store open. Ends with 6 if something did not come back.
     """
     with progress_bar(settings, "rebuild-index") as on_progress:
-        report = Store.rebuild_index(settings.path, on_progress)
+        report = Store.rebuild_index(settings.path, on_progress=on_progress)
     _print_report(settings, "rebuilt the index", report)
     if report.is_clean and report.bytes_damaged:
         settings.say(
@@ -165,7 +165,7 @@ def backup(settings: Settings, target: Path) -> int:
     """
     # Only read: so it works where the store cannot be written, too.
     with settings.open(read_only=True) as store, progress_bar(settings, "backup") as on_progress:
-        report = store.backup(target, on_progress)
+        report = store.backup(target, on_progress=on_progress)
     if settings.json:
         print_json(report)
         return EXIT_DAMAGED if report.packs_damaged or report.layers_damaged else 0
@@ -176,8 +176,8 @@ def backup(settings: Settings, target: Path) -> int:
     )
     if report.layers_damaged:
         settings.say(
-            f"{count_text(len(report.layers_damaged), 'layer')} cannot be pulled from the copy, as neither the store nor "
-            "an earlier backup has all of it; push it again, then back up again:"
+            f"{count_text(len(report.layers_damaged), 'layer')} cannot be pulled from the copy, as neither the store "
+            "nor an earlier backup is whole there. Push again, then back up again:"
         )
         for diff_id in report.layers_damaged:
             settings.say(f"  {diff_id}")
@@ -203,7 +203,7 @@ def upgrade(settings: Settings) -> None:
     Nobody else may have it open.
     """
     with progress_bar(settings, "upgrade") as on_progress:
-        report = Store.upgrade(settings.path, on_progress)
+        report = Store.upgrade(settings.path, on_progress=on_progress)
     if settings.json:
         print_json(report)
     elif report.already_current:

@@ -55,7 +55,7 @@ class BrokenOutput(Exception):
 
 
 class Interrupted(Exception):
-    """Ctrl-C. click would print a blank line of its own for `KeyboardInterrupt`."""
+    """Ctrl-C. click would print a blank line of its own for `KeyboardInterrupt`. Its text is a hint on what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, BrokenOutput):
         return None
     if isinstance(error, (Interrupted, click.Abort)):
-        return Failure(EXIT_INTERRUPTED, "interrupted", "interrupted")
+        hint = f"; {error}" if isinstance(error, Interrupted) and str(error) else ""
+        return Failure(EXIT_INTERRUPTED, "interrupted", f"interrupted{hint}")
     if isinstance(error, LayerstoreError):
         exit_code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_UNEXPECTED)
         return Failure(exit_code, error.code, str(error))

@@ -148,8 +148,8 @@ def _shortened(text: str, no_trunc: bool) -> str:
 @command(
     "diff",
     json_form=(
-        "An array: kind (added, modified, deleted), path, old and new (the entries; null where there is none), and "
-        "path_base64 if the path is not UTF-8."
+        "An array: kind (added, modified, deleted), path, old and new (the entries; null where there is none; values "
+        "of xattrs are base64), and path_base64 if the path is not UTF-8."
     ),
     examples="""
         layerstore diff shop:1.0 shop:1.1
@@ -169,6 +169,10 @@ def diff(settings: Settings, old: str, new: str) -> None:
         documents = []
         for change in changes:
             document = jsonable(change)
+            for side, entry in (("old", change.old), ("new", change.new)):
+                if entry is not None:  # values are any bytes, often no text at all
+                    values = {name: base64.b64encode(value).decode() for name, value in entry.xattrs.items()}
+                    document[side]["xattrs"] = jsonable(values)
             if not _is_utf8(change.path):
                 document["path_base64"] = base64.b64encode(change.path).decode()
             documents.append(document)

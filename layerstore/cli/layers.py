@@ -3,30 +3,33 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
+from layerstore.cli.failures import Interrupted
 from layerstore.cli.image_options import ImageOptions, image_options
 from layerstore.cli.lookup import find_image, find_layer
-from layerstore.cli.output import moment_text, print_json, safe, size_text, table
+from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_layer
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
-from layerstore.errors import ImageNotFoundError, InvalidInputError, LayerNotFoundError
+from layerstore.digest import reads_as_digest
+from layerstore.errors import ImageNotFoundError, InvalidInputError, LayerNotFoundError, NotFoundError
 from layerstore.objects import Image, Layer
 from layerstore.progress import OnProgress
 from layerstore.store import PushResult, Store
 
 _STDIO = "-"
+_SKIPPED_SHOWN = 5
 
 
 @command(
     "push",
     json_form=(
         "One object a line (JSON lines), each as soon as it is known: for a layer type, source, diff_id, size, "
-        "already_present, encoding, bytes_new, bytes_stored, chunks_new, chunks_reused; at the end, for the image that "
-        "was made, type, digest, tags, layers."
+        "already_present, encoding, bytes_new, bytes_stored, chunks_new, chunks_reused, skipped (the first 100 of the "
+        "paths that were left out), skipped_count; at the end, for the image that was made, type, digest, tags, layers."
     ),
     examples="""
         layerstore push base.tar app.tar.gz
@@ -36,9 +39,7 @@ _STDIO = "-"
         zcat layer.tar.gz | layerstore push -
     """,
 )
-@click.argument(
-    "sources", nargs=-1, required=True, metavar="FILE|DIR|-...", type=click.Path(exists=True, allow_dash=True)
-)
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIR|-...", type=click.Path(allow_dash=True))
 @click.option("--expected", metavar="DIGEST", help="Refuse the file unless its bytes have this digest.")
 @click.option(
     "--decode",
@@ -60,7 +61,7 @@ def push(
     settings: Settings,
     sources: tuple[str, ...],
     expected: str | None,
-    decode: str,
+    decode: Literal["auto", "never"],
     mtime_max: int | None,
     image: ImageOptions,
 ) -> None:
@@ -80,7 +81,10 @@ def push(
         for number, source in enumerate(sources, 1):
             subject = source if len(sources) == 1 else f"[{number}/{len(sources)}] {source}"
             with progress_bar(settings, subject) as on_progress:
-                result = _push_one(store, source, decode, mtime_max, expected, on_progress)
+                try:
+                    result = _push_one(store, source, decode, mtime_max, expected, on_progress)
+                except KeyboardInterrupt as error:
+                    raise Interrupted("`layerstore gc` frees what was stored of this layer") from error
             layers.append(result.layer)
             _print_pushed(settings, source, result, is_quiet=makes_image)
         if makes_image:
@@ -90,6 +94,9 @@ def push(
 def _check_sources(sources: tuple[str, ...], expected: str | None) -> None:
     if sources.count(_STDIO) > 1:
         raise click.UsageError("'-' can stand only once: there is one standard input")
+    for source in sources:
+        if source != _STDIO and not Path(source).exists():
+            raise NotFoundError(f"there is no file or directory {source}")
     if _STDIO in sources and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("the standard input is closed or a terminal; pipe a layer into it")
     if expected is None:
@@ -103,7 +110,7 @@ def _check_sources(sources: tuple[str, ...], expected: str | None) -> None:
 def _push_one(
     store: Store,
     source: str,
-    decode: str,
+    decode: Literal["auto", "never"],
     mtime_max: int | None,
     expected: str | None,
     on_progress: OnProgress | None,
@@ -130,9 +137,16 @@ def _print_pushed(settings: Settings, source: str, result: PushResult, *, is_qui
             "bytes_stored": result.bytes_stored,
             "chunks_new": result.chunks_new,
             "chunks_reused": result.chunks_reused,
+            "skipped": result.skipped,
+            "skipped_count": result.skipped_count,
         }
         print_json(document, indent=None)
         return
+    if result.skipped:
+        more = ", …" if result.skipped_count > _SKIPPED_SHOWN else ""
+        names = ", ".join(path_text(path) for path in result.skipped[:_SKIPPED_SHOWN])
+        left_out = count_text(result.skipped_count, "socket")
+        click.echo(f"{safe(source)}: left out {left_out}, which a tar cannot have: {safe(names)}{more}", err=True)
     if result.undecodable:
         click.echo(f"{safe(source)}: kept as the bytes it is: {safe(result.undecodable)}", err=True)
     if settings.quiet:
@@ -185,10 +199,10 @@ def pull(settings: Settings, digest: str, file: str) -> None:
         layer = _layer_to_pull(store, digest)
         with progress_bar(settings, layer.diff_id) as on_progress:
             if to_stdout:
-                size = store.pull_layer(layer, sys.stdout.buffer, on_progress)
+                size = store.pull_layer(layer, sys.stdout.buffer, on_progress=on_progress)
                 sys.stdout.buffer.flush()
             else:
-                size = store.pull_layer(layer, file, on_progress)
+                size = store.pull_layer(layer, file, on_progress=on_progress)
     if settings.json:
         print_json({"diff_id": layer.diff_id, "size": size, "file": file}, err=to_stdout)
     elif not to_stdout:
@@ -202,8 +216,15 @@ def _layer_to_pull(store: Store, text: str) -> Layer:
         # Somebody who comes from Docker pulls images.
         try:
             image = find_image(store, text)
-        except (ImageNotFoundError, InvalidInputError):
+        except InvalidInputError:
             raise error from None
+        except ImageNotFoundError:
+            if isinstance(error, LayerNotFoundError) or reads_as_digest(text):
+                raise error from None
+            raise LayerNotFoundError(
+                f"the store has no layer {text}: a layer is named by its DiffID. `layerstore layers` lists them, and "
+                "`layerstore inspect` those of an image"
+            ) from None
         layers = ", ".join(layer.diff_id.short for layer in image.layers)
         raise LayerNotFoundError(f"{text} is an image; pull its layers one by one: {layers}") from None
 

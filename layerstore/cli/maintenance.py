@@ -43,7 +43,10 @@ def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
     if settings.json:
         print_json({"plan": plan, "report": report})
     elif report is not None:
-        settings.say(f"freed {size_text(report.bytes_freed + report.bytes_freed_by_rewriting)}")
+        if freed := report.bytes_freed + report.bytes_freed_by_rewriting:
+            settings.say(f"freed {size_text(freed)}")
+        elif report.layers or report.chunks or report.frames:
+            settings.say("collected; a pack gives its space back once enough of it is dead")
         if report.postponed:
             settings.say(f"left for later, because somebody uses them: {report.postponed:,} layers or packs")
 
@@ -59,7 +62,8 @@ def _plan_text(plan: Any) -> str:
         (freed.packs, "pack"),
     )
     parts = [count_text(count, noun) for count, noun in whole if count]
-    lines = [f"to go: {', '.join(parts)}; {size_text(plan.bytes_freed)}"] if parts else []
+    sizes = f"; {size_text(plan.bytes_freed)}" if plan.bytes_freed else ""
+    lines = [f"to go: {', '.join(parts)}{sizes}"] if parts else []
     if freed.packs_rewritten:
         rewritten = count_text(freed.packs_rewritten, "pack")
         lines.append(f"to be rewritten: {rewritten}; about {size_text(plan.bytes_freed_by_rewriting)}")
@@ -145,7 +149,7 @@ def stats(settings: Settings) -> None:
         f"in {count_text(figures.packs, 'pack')}\n"
     )
     rows = [
-        ("logical size", size_text(figures.logical_bytes), "", "the layers of every image"),
+        ("logical size", size_text(figures.logical_bytes), "", "the layers of every image, and those of none"),
         ("unique size", size_text(figures.unique_bytes), _times(figures.layer_ratio), "every layer once"),
         ("chunk size", size_text(figures.chunk_bytes), _times(figures.chunk_ratio), "every chunk once"),
         ("stored size", size_text(figures.stored_bytes), _times(figures.compression_ratio), "compressed, in packs"),
@@ -157,7 +161,7 @@ def stats(settings: Settings) -> None:
             _times(figures.ratio),
             "all, as `du` has it, against the logical size",
         ),
-        ("shared", size_text(_shared(figures)), "", "logical size that costs no space of its own"),
+        ("shared", size_text(_shared(figures)), "", "logical size less chunk size"),
     ]
     click.echo(table(("", "SIZE", "RATIO", ""), rows, right=(1, 2)))
 

@@ -13,7 +13,8 @@ A store may be damaged. A record that is damaged in the store and good in the ta
 damaged in both, or what the store has already marked as lost, cannot be mended here: if the earlier backup can still
 give a layer that the new one could not, there is no switch and the earlier backup stays what it is, since then it may
 be the only place that has the layer. `repair` from it makes the next backup possible. Damage that costs the earlier
-backup nothing is reported, and the copy is as good as the store.
+backup nothing is reported, and the copy is as good as the store. What the target has already, and
+seems to agree with the store, is not read again: to look after a backup, `verify` it as the store that it is.
 """
 
 import os
@@ -63,7 +64,8 @@ class BackupReport:
     bytes_total: int
     """Bytes of packs and index of the whole backup."""
     packs_damaged: tuple[int, ...]
-    """Packs in which the store has lost records that it needs. The copy has those that an earlier backup had."""
+    """Packs in which the store has damaged records that it needs, as far as this backup read them. The copy has those
+    that an earlier backup had."""
     layers_damaged: tuple[Digest, ...] = ()
     """Layers that cannot be pulled from the copy: neither the store nor an earlier backup has them whole."""
 

@@ -211,13 +211,13 @@ class PackCopier:
                 return False
             if row.kind is RecordKind.FRAME:
                 decode_frame(self._transaction.frames[row.key], body)
-                return head.number == row.key
+                return bool(head.number == row.key)
         except ContentDamagedError:
             return False
         if row.kind is RecordKind.SEGMENT:
             return head.number == row.key[0] and body == self._transaction.recipes[row.key].data
         if row.kind is RecordKind.LAYER:
-            return head.meta == row.key.pack()
+            return bool(head.meta == row.key.pack())
         return body == self._transaction.blobs[row.key].data
 
 

@@ -316,12 +316,12 @@ def _find_in_trash(transaction: Transaction, text: str) -> Digest:
         digest = Digest(text)
         if digest in transaction.trash:
             return digest
-    else:
-        name = canonical_tag(text)
-        found = [(record.deleted, digest) for digest, record in transaction.trash.items() if name in record.tags]
-        if found:
-            return max(found)[1]  # of several that had this tag, the one that was deleted last
-    raise ImageNotFoundError(f"the trash has no image {text}")
+        raise ImageNotFoundError(f"the trash has no image {digest}")
+    name = canonical_tag(text)
+    found = [(record.deleted, digest) for digest, record in transaction.trash.items() if name in record.tags]
+    if not found:
+        raise ImageNotFoundError(f"the trash has no image {name}")
+    return max(found)[1]  # of several that had this tag, the one that was deleted last
 
 
 def _restore(transaction: Transaction, digest: Digest, tags: Iterable[str]) -> list[Event]:

@@ -4,6 +4,7 @@ import io
 import os
 from bisect import bisect_right
 from itertools import accumulate
+from typing import NoReturn
 
 from layerstore.digest import Digest
 from layerstore.operations.pull import RecipeReader, leased_layer
@@ -66,6 +67,10 @@ class LayerReader(io.RawIOBase):
         self._table.read_into(view[:count], inside)
         self._position += count
         return count
+
+    def write(self, data: object) -> NoReturn:
+        """Not possible: a layer never changes. Raises `io.UnsupportedOperation`."""
+        raise io.UnsupportedOperation("a layer can only be read")
 
     def close(self) -> None:
         """End the lease. A second call does nothing."""

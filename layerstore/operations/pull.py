@@ -1,6 +1,5 @@
 """Pull: a layer's bytes from its recipe, every frame verified, in order or from any offset."""
 
-import os
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from layerstore.errors import (
     LayerNotFoundError,
 )
 from layerstore.operations.damage import note_damage
+from layerstore.operations.threads import worker_count
 from layerstore.storage.frames import Frame, FrameDamagedError
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import Run, Segment, decode_segment
@@ -171,7 +171,7 @@ def layer_blocks(store: OpenedStore, diff_id: Digest) -> Iterator[bytes]:
 
     The last block is given out only when the digest of all is the DiffID; `DigestMismatchError` is raised otherwise.
     """
-    with leased_layer(store, diff_id) as record, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with leased_layer(store, diff_id) as record, ThreadPoolExecutor(worker_count()) as pool:
         reader = RecipeReader(store, record)
         yield from _verified(_joined(reader, pool), diff_id, record.size)
 

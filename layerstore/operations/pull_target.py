@@ -60,6 +60,7 @@ def _write(store: OpenedStore, diff_id: Digest, file: BinaryIO, on_progress: OnP
     total = find_layer(store, diff_id).size
     done = 0
     told = 0.0
+    told_done = -1
     for block in layer_blocks(store, diff_id):
         view = memoryview(block)
         while view:
@@ -67,8 +68,8 @@ def _write(store: OpenedStore, diff_id: Digest, file: BinaryIO, on_progress: OnP
             view = view[file.write(view) or 0 :]
         done += len(block)
         if on_progress is not None and time.monotonic() - told > _PROGRESS_SECONDS:
-            told = time.monotonic()
+            told, told_done = time.monotonic(), done
             on_progress(Progress("pull", diff_id, done, total))
-    if on_progress is not None:
+    if on_progress is not None and told_done != done:
         on_progress(Progress("pull", diff_id, done, total))
     return done

@@ -1,6 +1,5 @@
 """Push: content becomes a layer. Hashing, cutting, compressing and committing run at the same time."""
 
-import os
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ from layerstore.errors import DigestMismatchError, LayerstoreError, UndecodableE
 from layerstore.operations.batch import Batch, Batcher
 from layerstore.operations.drain import drain
 from layerstore.operations.source import Source, spooled
+from layerstore.operations.threads import worker_count
 from layerstore.operations.upload import Holder, Upload, UploadTotals
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.opened import OpenedStore
@@ -89,7 +89,7 @@ def _push_blocks(
         if source_hash:
             blocks = source_hash.tee(blocks)
         content = decode(blocks) if encoding else blocks
-        with store.pack_writer() as writer, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with store.pack_writer() as writer, ThreadPoolExecutor(worker_count()) as pool:
             turn = threading.Lock()
             upload = Upload(store, writer, pool, holder, turn)
             try:
@@ -187,6 +187,7 @@ class _Report:
         self._source = source
         self._done = 0
         self._told = 0.0
+        self._last: Progress | None = None
 
     def count(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Give every block on, and count it."""
@@ -206,5 +207,7 @@ class _Report:
         self._tell(note)
 
     def _tell(self, note: str) -> None:
-        if self._on_progress is not None:
-            self._on_progress(Progress("push", self._source.name, self._done, self._source.size, "bytes", note))
+        progress = Progress("push", self._source.name, self._done, self._source.size, "bytes", note)
+        if self._on_progress is not None and progress != self._last:
+            self._last = progress
+            self._on_progress(progress)

@@ -78,8 +78,8 @@ class RebuildReport:
     images_in_trash: int
     tags: int
     bytes_damaged: int
-    """Bytes of packs that hold nothing readable. Not all were needed: ends of unfinished pushes and dead records, such
-    as that of a frame which was damaged and then healed, are among them. What is missing is told by the fields below."""
+    """Bytes of packs that hold nothing readable. Ends of unfinished pushes and dead records, such as that of a frame
+    that was damaged and then healed, are among them: what is missed is told by the fields below."""
     chunks_lost: int
     """Chunks that recipes need and whose bytes are damaged. A push of the same content, or `repair`, heals them."""
     layers_damaged: tuple[LayerDamage, ...]

@@ -27,7 +27,6 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER, PackRecordHead, PackScan, PackWriter, RecordKind
 from layerstore.storage.records import CountsRecord, FrameRecord, FrameState, PackRecord, Place
 
-_POSITIONS_PER_TRANSACTION = 3000
 _BYTES_PER_BATCH = 16 << 20
 _DEAD_SHARE_MIN = 0.1
 """A frame whose dead share is smaller is copied as it is: compressing it again would cost more than it gives."""

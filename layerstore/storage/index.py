@@ -23,6 +23,7 @@ from layerstore.errors import (
     ReadOnlyError,
     StorageError,
     StoreClosedError,
+    UnavailableError,
 )
 from layerstore.storage import tables
 from layerstore.storage.gate import Gate
@@ -208,7 +209,14 @@ class Transaction:
 
 
 class Index:
-    """One LMDB environment. Opened once in a process, however many stores use it (`open_index`)."""
+    """One LMDB environment. Opened once in a process, however many stores use it (`open_index`).
+
+    A reader says in the lock file which state it reads, so that writers leave its pages alone. Where a read-only index
+    lies on a read-only mount, or this user may not write the lock file, it cannot say so. Then a state can be read
+    until the second commit after it: the first cannot take pages that this state has, only the next gives them away.
+    So such a read looks at its end how many commits there were, and raises `UnavailableError` if what it has read may
+    be a mixture. Values have checksums and pages are bounded by the map, so that it ends well until then, too.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False, create: bool = False, map_size: int = MAP_SIZE) -> None:
         self.path = path
@@ -221,7 +229,8 @@ class Index:
         with _translate_errors(f"cannot open the index at {path}"):
             if not create and not (path / "data.mdb").exists():
                 raise IndexDamagedError(f"the index at {path} is missing; run `layerstore rebuild-index`")
-            self._environment = _open_environment(path, read_only, map_size)
+            self._has_lock = not read_only or _may_lock(path)
+            self._environment = _open_environment(path, read_only, map_size, lock=self._has_lock)
             try:
                 if not read_only:
                     self._environment.reader_check()
@@ -239,10 +248,15 @@ class Index:
         self._check_usable()
         with self._gate.shared(), _translate_errors("cannot read the index"):
             transaction = self._begin(write=False)
+            number = 0 if self._has_lock else transaction.id()
             try:
                 yield Transaction(transaction, self._dbs)
+            except (*_DAMAGE, IndexDamagedError):
+                self._check_unchanged(number)
+                raise
             finally:
                 transaction.abort()
+            self._check_unchanged(number)
 
     def write(self, change: Callable[[Transaction], R]) -> R:
         """Run ``change`` in a write transaction and commit it durably; an error undoes all of it.
@@ -265,7 +279,9 @@ class Index:
         """Write a consistent, compact copy of the index into the existing folder ``path``, while others go on."""
         self._check_usable()
         with self._gate.shared(), _translate_errors(f"cannot copy the index to {path}"):
+            number = int(self._environment.info()["last_txnid"])
             self._environment.copy(str(path), compact=True)
+            self._check_unchanged(number)
 
     def check_pages(self) -> None:
         """Read every page that is in use, LMDB's list of free pages too. Raises `IndexDamagedError`."""
@@ -322,6 +338,14 @@ class Index:
                 return False
             return True
 
+    def _check_unchanged(self, number: int) -> None:
+        """Raise `UnavailableError` if pages of the state ``number`` may have been given away since it was begun on."""
+        if not self._has_lock and self._environment.info()["last_txnid"] > number + 1:
+            raise UnavailableError(
+                f"the index at {self.path} was changed while it was read, which this user cannot hold up without "
+                "permission to write there; try again"
+            )
+
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
             raise StoreClosedError(FORKED)
@@ -329,7 +353,13 @@ class Index:
             raise StoreClosedError("the store is closed")
 
 
-def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Environment":
+def _may_lock(path: Path) -> bool:
+    """Whether the lock file can be written, or made."""
+    file = path / "lock.mdb"
+    return os.access(file if file.exists() else path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _open_environment(path: Path, read_only: bool, map_size: int, *, lock: bool = True) -> "lmdb.Environment":
     guard_against_damage(path, read_only)
     if not read_only:
         allocate_lock_file(path)
@@ -339,6 +369,7 @@ def _open_environment(path: Path, read_only: bool, map_size: int) -> "lmdb.Envir
                 str(path),
                 map_size=map_size,
                 readonly=read_only,
+                lock=lock,
                 create=not read_only,
                 max_dbs=len(TABLES),
                 max_readers=_READERS_MAX,

@@ -76,7 +76,11 @@ class Journal:
                 os.close(descriptor)
 
     def check(self, index: Index) -> None:
-        """Write a checkpoint if the file does not hold what the index remembers of it."""
+        """Write a checkpoint if the file does not hold what the index remembers of it.
+
+        Only the length and the last 64 KiB are looked at, as this runs whenever a store is opened: what a power cut
+        takes is at the end. Damage further in front is found by `is_sound`, which `verify` calls.
+        """
         with index.read() as transaction:
             size = transaction.meta.get(_SIZE) or 0
         if not self._is_whole(size, _TAIL):
@@ -112,7 +116,7 @@ class Journal:
                     file.write(state)
                     file.flush()
                     sync_file(file.fileno())
-                index.write(lambda transaction: self._switch(transaction, temporary, len(state), old_size))
+                index.write(_Switch(self.path, temporary, len(state), old_size))
             finally:
                 temporary.unlink(missing_ok=True)
             self.sync()
@@ -131,21 +135,6 @@ class Journal:
                     return
                 yield event
 
-    def _switch(self, transaction: Transaction, temporary: Path, state_size: int, old_size: int) -> None:
-        now_size = transaction.meta.get(_SIZE) or 0
-        newer = b""
-        if now_size > old_size:
-            with self.path.open("rb") as file:
-                file.seek(old_size)
-                newer = file.read(now_size - old_size)
-        with temporary.open("r+b") as file:
-            file.seek(state_size)
-            file.write(newer)
-            file.truncate()
-        temporary.replace(self.path)
-        transaction.meta.put(_SIZE, state_size + len(newer))
-        transaction.meta.put("journal_checkpoint_size", state_size)
-
     def _is_whole(self, size: int, tail_size: int) -> bool:
         if not size:
             return True
@@ -163,6 +152,50 @@ class Journal:
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+class _Switch:
+    """The change that puts a checkpoint in the journal's place. It may run again when its transaction came to nothing.
+
+    The first time, only what was appended since the checkpoint was made is copied behind it: the lock is held for
+    long enough. Once the file is in place, that can not be told any more. What another process appends to it before
+    the next attempt lies at an offset of the old one. So then the state is written from the index as a whole.
+    """
+
+    def __init__(self, path: Path, temporary: Path, state_size: int, old_size: int) -> None:
+        self._path = path
+        self._temporary = temporary
+        self._state_size = state_size
+        self._old_size = old_size
+        self._is_in_place = False
+
+    def __call__(self, transaction: Transaction) -> None:
+        with translate_os_errors(f"cannot write {self._path}"):
+            size = self._write_whole(transaction) if self._is_in_place else self._add_newer(transaction)
+            transaction.meta.put(_SIZE, size)
+            transaction.meta.put("journal_checkpoint_size", self._state_size)
+            # Last: of all that follows, only the commit can fail.
+            self._is_in_place = True
+            self._temporary.replace(self._path)
+
+    def _add_newer(self, transaction: Transaction) -> int:
+        now_size = transaction.meta.get(_SIZE) or 0
+        newer = b""
+        if now_size > self._old_size:
+            with self._path.open("rb") as file:
+                file.seek(self._old_size)
+                newer = file.read(now_size - self._old_size)
+        with self._temporary.open("r+b") as file:
+            file.seek(self._state_size)
+            file.write(newer)
+            file.truncate()
+        return self._state_size + len(newer)
+
+    def _write_whole(self, transaction: Transaction) -> int:
+        state = b"".join(encode_event(event) for event in _state_events(transaction))
+        self._temporary.write_bytes(state)  # `checkpoint` makes it durable
+        self._state_size = len(state)
+        return len(state)
 
 
 def encode_event(event: Event) -> bytes:

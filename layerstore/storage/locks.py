@@ -64,10 +64,11 @@ class FileLock:
 
     def release(self) -> None:
         """Let go. The file stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        # Forgotten first: a signal in between must not let us close a number that is someone else's by then.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             _held.discard(self)
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.release()

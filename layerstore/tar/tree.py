@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,19 @@ _TYPEFLAGS = {
 _HARD_LINK = b"1"
 
 
-def tree_blocks(root: Path, *, mtime_max: int | None = None, block_size: int = 1 << 20) -> Iterator[bytes]:
+def tree_blocks(
+    root: Path,
+    *,
+    mtime_max: int | None = None,
+    block_size: int = 1 << 20,
+    on_skipped: Callable[[bytes], None] | None = None,
+) -> Iterator[bytes]:
     """The tar of the tree below ``root``, in blocks of ``block_size`` bytes; the last may be shorter.
 
     Times after ``mtime_max`` (seconds since 1970) become that time. Second and later names of a file, in the order of
-    the tar, are hard links; sockets are left out. Raises `InvalidInputError` if ``root`` is no directory or if
-    something below it changes meanwhile, `StorageError` if the system refuses to read it.
+    the tar, are hard links. Sockets are left out, and ``on_skipped`` is told their paths below ``root``. Raises
+    `InvalidInputError` if ``root`` is no directory or if something below it changes meanwhile, `StorageError` if the
+    system refuses to read it.
     """
     base = os.fsencode(root)
     try:
@@ -56,7 +63,7 @@ def tree_blocks(root: Path, *, mtime_max: int | None = None, block_size: int = 1
             raise InvalidInputError(f"{root} is not a directory")
     except OSError as error:
         raise _reading_error(base, error) from error
-    return _reblock(_tar(base, mtime_max), block_size)
+    return _reblock(_tar(base, mtime_max, on_skipped), block_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +77,14 @@ class _Node:
     status: os.stat_result
 
 
-def _tar(base: bytes, mtime_max: int | None) -> Iterator[bytes]:
+def _tar(base: bytes, mtime_max: int | None, on_skipped: Callable[[bytes], None] | None) -> Iterator[bytes]:
     links: dict[tuple[int, int], tuple[bytes, int]] = {}
     for node in _walk(base):
         status = node.status
         typeflag = _TYPEFLAGS.get(stat.S_IFMT(status.st_mode))
         if typeflag is None:
+            if on_skipped is not None:
+                on_skipped(node.name)
             continue
         target = b""
         if typeflag != b"5" and status.st_nlink > 1:

@@ -1,4 +1,6 @@
+import base64
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,17 @@ def test_diff(output: Run, document: Run, shop: str, base: Path) -> None:
     assert change["old"]["kind"] == "file" and change["new"]["size"] == 4
 
 
+def test_values_of_xattrs_are_kept_in_json(output: Run, document: Run, tmp_path: Path, base: Path) -> None:
+    value = "\udcff\\xff\0"
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("file")
+        member.pax_headers = {"SCHILY.xattr.user.x": value}
+        tar.addfile(member)
+    old, new = (output("push", "-q", one).strip() for one in (base, tmp_path / "x.tar"))
+    entry = next(one["new"] for one in document("diff", old, new) if one["path"] == "file")
+    assert base64.b64decode(entry["xattrs"]["user.x"]) == value.encode("utf-8", "surrogateescape")
+
+
 def test_diff_shows_hostile_names_harmlessly(output: Run, document: Run, make_tar: Run) -> None:
     old = output("push", "-q", make_tar("old.tar", {"a": b""})).strip()
     names = {"a": b"", "red\x1b[31m\nline": b"", "bad\udcff": b"", "ltr\u202e": b"", "fine ü": b""}
@@ -217,6 +230,27 @@ def test_what_is_not_there(run: Run, command: str, name: str) -> None:
     result = run(command, name)
     assert result.exit_code == 3
     assert result.stderr.startswith("layerstore: the store has no ") and result.stdout == ""
+
+
+def test_what_has_other_words_than_its_name(run: Run) -> None:
+    result = run("undelete", "nope")
+    assert (result.exit_code, result.stderr) == (3, "layerstore: the trash has no image nope:latest\n")
+    result = run("pull", "nope:1", "f")
+    assert result.exit_code == 3
+    assert "DiffID" in result.stderr and "`layerstore layers`" in result.stderr
+    result = run("pull", "sha256:" + "0" * 64, "f")
+    assert (result.exit_code, result.stderr) == (3, f"layerstore: the store has no layer sha256:{'0' * 64}\n")
+
+
+def test_a_tag_of_hex_digits_wins(run: Run, output: Run, document: Run, shop: str, base: Path) -> None:
+    other = output("push", base, "--tag", shop[7:19], "-q").strip()
+    assert document("inspect", shop[7:19])["digest"] == other
+    assert document("inspect", shop[7:20])["digest"] == shop
+    assert document("inspect", shop[:19])["digest"] == shop
+    for tag in ("sha256:1.0", "blake3"):
+        assert run("tag", shop, "fine:1", tag).exit_code == 2
+        assert run("push", base, "--tag", tag).exit_code == 2
+    assert [one["tags"] for one in document("images")] == [["shop:1.0"], [f"{shop[7:19]}:latest"]]
 
 
 @pytest.mark.parametrize("name", ["sha256:123", "sha256:" + "G" * 64, "UPPER", ""])

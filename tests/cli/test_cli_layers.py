@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,23 @@ def test_progress_can_be_turned_off(process: Run, tmp_path: Path, option: str) -
         os.read(master, 100)
     os.close(slave)
     os.close(master)
+
+
+def test_a_missing_source_is_told_before_anything_is_pushed(run: Run, document: Run, app: Path) -> None:
+    result = run("push", app, "absent.tar")
+    assert (result.exit_code, result.stderr) == (3, "layerstore: there is no file or directory absent.tar\n")
+    assert document("layers") == []
+
+
+def test_sockets_are_left_out_and_told(run: Run, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    os.mknod(tree / "one\x1b", stat.S_IFSOCK | 0o600)
+    result = run("push", tree)
+    assert (result.exit_code, result.stderr) == (0, f"{tree}: left out 1 socket, which a tar cannot have: one\\x1b\n")
+    for number in range(6):
+        os.mknod(tree / str(number), stat.S_IFSOCK | 0o600)
+    result = run("push", tree)
+    assert result.stderr == f"{tree}: left out 7 sockets, which a tar cannot have: 0, 1, 2, 3, 4, …\n"
+    document = json.loads(run("push", tree, "--json").stdout)
+    assert (document["skipped_count"], document["skipped"][-1]) == (7, "one\x1b")

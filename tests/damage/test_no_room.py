@@ -197,6 +197,98 @@ def test_a_disk_that_can_only_be_read(disk: Path) -> None:
         store.push_layer(b"again")
 
 
+def test_a_backup_from_a_disk_that_can_only_be_read(disk: Path, tmp_path: Path) -> None:
+    fill(disk / "store")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    command = [sys.executable, "-m", "layerstore", "--store", str(disk / "store"), "backup", str(tmp_path / "copy")]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    with Store.open(tmp_path / "copy") as copy:
+        assert_all_there(copy)
+        assert_clean(copy)
+
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable]
+"""Python as root without root's power over other users' files: what may run Python here may stay what it is."""
+
+
+@pytest.fixture
+def of_another_user(tmp_path: Path) -> Path:
+    """A store that belongs to somebody else and may be read, but not written."""
+    if os.geteuid() or shutil.which("setpriv") is None:
+        pytest.skip("only root can make files of somebody else, and setpriv give up its power over them")
+    path = tmp_path / "store"
+    fill(path)
+    for one in (path, *path.rglob("*")):
+        os.chown(one, 65534, 65534)
+        one.chmod(0o755 if one.is_dir() else 0o644)
+    return path
+
+
+def unprivileged(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [*UNPRIVILEGED, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["images", "stats", "verify", "gc --dry-run", "tag new:1 shop:1.0"])
+def test_a_store_that_this_user_may_only_read(of_another_user: Path, command: str) -> None:
+    done = unprivileged("-m", "layerstore", "--store", of_another_user, *command.split())
+    if command.startswith("tag"):
+        assert done.returncode == 5 and "ermission" in done.stderr, done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+    assert {one.stat().st_uid for one in of_another_user.rglob("*")} == {65534}
+
+
+def test_a_backup_of_a_store_that_this_user_may_only_read(of_another_user: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for _ in range(2):
+        done = unprivileged("-m", "layerstore", "--store", of_another_user, "backup", copy)
+        assert done.returncode == 0, done.stderr
+    with Store.open(copy) as store:
+        assert_all_there(store)
+        assert_clean(store)
+
+
+READ_WITHOUT_LOCK = """
+import sys
+from pathlib import Path
+from layerstore.errors import UnavailableError
+from layerstore.storage.index import Index
+index = Index(Path(sys.argv[1]), read_only=True)
+def look():
+    with index.read() as transaction:
+        print(len(transaction.tags), flush=True)
+        input()
+        return len(transaction.tags)
+for _ in range(3):
+    try:
+        print(look(), flush=True)
+    except UnavailableError as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_read_without_lock_tells_when_it_may_be_a_mixture(of_another_user: Path) -> None:
+    command = [*UNPRIVILEGED, "-c", READ_WITHOUT_LOCK, str(of_another_user / "index")]
+    with (
+        Store.open(of_another_user) as store,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
+        tags = 3
+        for commits in (0, 1, 2):
+            assert child.stdout.readline() == f"{tags}\n"
+            for number in range(commits):
+                store.tags[f"more:{commits}.{number}"] = store.tags["shop:1.0"]
+            child.stdin.write("\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+            assert answer == f"{tags}\n" if commits < 2 else "try again" in answer, answer
+            tags += commits
+
+
 LIMITED = """
 import resource, sys
 from layerstore import Store, LayerstoreError
@@ -258,7 +350,7 @@ with Store.open(sys.argv[1]) as store:
 def small_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes are opened with a map that is soon full."""
     real = index_module._open_environment
-    monkeypatch.setattr(index_module, "_open_environment", lambda path, ro, _: real(path, ro, 1 << 20))
+    monkeypatch.setattr(index_module, "_open_environment", lambda path, ro, _, **more: real(path, ro, 1 << 20, **more))
 
 
 def test_a_full_index(tmp_path: Path, small_map: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ import time
 import pytest
 
 from layerstore.digest import Digest
-from layerstore.errors import ConflictError, InvalidOptionError, StoreExistsError
+from layerstore.errors import ConflictError, ContentDamagedError, InvalidOptionError, StoreExistsError
 from layerstore.operations import backup as backup_module
 from layerstore.storage.leases import LiveLeases
+from layerstore.storage.packs import PackScan, RecordKind
 from layerstore.store import Store
 
 
@@ -63,7 +64,7 @@ def target(tmp_path):
 
 def test_the_copy_is_a_store(store, target):
     told = []
-    report = store.backup(target, told.append)
+    report = store.backup(target, on_progress=told.append)
     assert report.packs_copied > 2 and not report.packs_damaged
     assert report.bytes_copied == report.bytes_total
     assert told[-1].operation == "backup" and told[-1].done == told[-1].total
@@ -154,7 +155,7 @@ def test_an_upload_on_its_way_is_an_abandoned_one_there(store, target):
         assert copy.verify().problems == ()
 
 
-@pytest.mark.parametrize("name", ["_copy_pack", "_switch", "_remove_others", "journal", "config"])
+@pytest.mark.parametrize("name", ["_copy_packs", "_switch", "_remove_others", "journal", "config"])
 def test_a_crash_leaves_the_earlier_backup_or_the_new_one(store, target, monkeypatch, name):
     class Crash(BaseException):
         pass
@@ -257,7 +258,7 @@ def test_a_target_that_another_backup_writes_is_refused(store, target):
             store.backup(target)
         refused.append(True)
 
-    store.backup(target, nested)
+    store.backup(target, on_progress=nested)
     assert refused
     _assert_same(target, store)
 
@@ -304,3 +305,161 @@ def test_a_store_that_was_rebuilt_goes_on_with_its_backup(tmp_path, target):
         _push(store, "d", "e")  # numbers of packs may come again
         store.backup(target)
         _assert_same(target, store)
+
+
+@pytest.fixture
+def one_pack(tmp_path):
+    """A store with all of its records in one pack."""
+    with Store.create(tmp_path / "one", frame_size=1 << 14) as store:
+        _push(store, "a", "b", "c")
+        yield store
+
+
+def _frames(path):
+    """Offsets in the middle of the bodies of the frames of a store's first pack."""
+    with (path / "packs" / "00000001.pack").open("rb") as file:
+        heads = list(PackScan.of(file.fileno(), 1).records())
+    return [head.body_offset + head.body_size // 2 for head in heads if head.kind is RecordKind.FRAME]
+
+
+def _flip(path, *offsets):
+    pack = path / "packs" / "00000001.pack"
+    data = bytearray(pack.read_bytes())
+    for offset in offsets:
+        data[offset] ^= 0x55
+    pack.write_bytes(data)
+
+
+def _pack_sizes(path):
+    return [one.stat().st_size for one in sorted((path / "packs").iterdir())]
+
+
+def test_after_damage_and_repair_the_backup_goes_on(one_pack, target):
+    one_pack.backup(target)
+    _flip(one_pack.path, _frames(one_pack.path)[-1])
+    with Store.open(target, read_only=True) as copy:
+        report = one_pack.repair(copy)
+    assert report.healed and not report.lost
+    assert one_pack.verify().is_clean
+    before = _pack_sizes(target)
+    report = one_pack.backup(target)
+    assert not report.packs_damaged and not report.layers_damaged
+    # The damaged record is dead: that of the target stays, and only what is behind it comes over.
+    assert _pack_sizes(target) == _pack_sizes(one_pack.path)
+    index_size = (target / "index" / "data.mdb").stat().st_size
+    assert report.bytes_copied == _pack_sizes(target)[0] - before[0] + index_size
+    _assert_same(target, one_pack)
+    assert Store.rebuild_index(target).bytes_damaged == 0
+
+
+def test_what_is_pushed_after_damage_is_in_the_backup(one_pack, target):
+    one_pack.backup(target)
+    _flip(one_pack.path, _frames(one_pack.path)[-1])
+    _push(one_pack, "new")
+    report = one_pack.backup(target)
+    assert report.packs_damaged == (1,) and not report.layers_damaged
+    with Store.open(target) as copy:
+        assert copy.verify().is_clean and "image:new" in copy.tags
+        for diff_id in one_pack.layers:
+            assert Digest.of(b"".join(copy.layers[diff_id].blocks())) == diff_id
+        assert one_pack.repair(copy).lost == 0
+    assert one_pack.verify().is_clean
+    assert not one_pack.backup(target).packs_damaged
+    _assert_same(target, one_pack)
+
+
+def test_bytes_that_are_not_taken_over_are_not_counted(one_pack, target):
+    one_pack.backup(target)
+    _flip(one_pack.path, _frames(one_pack.path)[-1])
+    report = one_pack.backup(target)
+    assert report.packs_damaged == (1,) and report.packs_copied == 0
+    assert report.bytes_copied == (target / "index" / "data.mdb").stat().st_size
+    _assert_same(target, one_pack)
+
+
+def test_each_record_comes_from_where_it_is_good(one_pack, target):
+    one_pack.backup(target)
+    frames = _frames(one_pack.path)
+    _flip(target, frames[0], frames[3])
+    _flip(one_pack.path, frames[-1], frames[-3])
+    _push(one_pack, "new")
+    report = one_pack.backup(target)
+    assert report.packs_damaged == (1,) and not report.layers_damaged
+    with Store.open(target) as copy:
+        assert copy.verify().is_clean and set(copy.layers) == set(one_pack.layers)
+
+
+def test_a_cut_pack_is_completed_by_what_the_backup_has(one_pack, target):
+    one_pack.backup(target)
+    frames = _frames(one_pack.path)
+    pack = one_pack.path / "packs" / "00000001.pack"
+    os.truncate(pack, frames[5])
+    _flip(target, frames[0])
+    assert one_pack.backup(target).packs_damaged == (1,)
+    _assert_same(target, one_pack)
+
+
+def test_layers_that_only_the_earlier_backup_has_are_not_given_up(one_pack, target):
+    one_pack.backup(target)
+    _flip(one_pack.path, _frames(one_pack.path)[0])
+    assert one_pack.repair().lost
+    _push(one_pack, "new")
+    with pytest.raises(ContentDamagedError, match="repair --from") as caught:
+        one_pack.backup(target)
+    assert str(target) in str(caught.value)
+    with Store.open(target) as copy:
+        assert copy.verify().is_clean and "image:new" not in copy.tags
+        for diff_id in copy.layers:
+            assert Digest.of(b"".join(copy.layers[diff_id].blocks())) == diff_id
+        assert one_pack.repair(copy).lost == 0
+    assert not one_pack.backup(target).packs_damaged
+    _assert_same(target, one_pack)
+
+
+def test_a_layer_that_a_rebuild_did_not_bring_back_is_not_given_up(tmp_path, target):
+    with Store.create(tmp_path / "one", frame_size=1 << 14) as store:
+        _push(store, "a", "b")
+        store.backup(target)
+    with (tmp_path / "one" / "packs" / "00000001.pack").open("rb") as file:
+        heads = list(PackScan.of(file.fileno(), 1).records())
+    segment = next(head for head in heads if head.kind is RecordKind.SEGMENT)
+    _flip(tmp_path / "one", segment.body_offset + 5)
+    assert Store.rebuild_index(tmp_path / "one").layers_damaged
+    with Store.open(tmp_path / "one") as store:
+        with pytest.raises(ContentDamagedError, match="pushed again"):
+            store.backup(target)
+        for seed in "ab":
+            store.push_layer(_tar(seed))
+        store.repair()
+        store.backup(target)
+        _assert_same(target, store)
+
+
+def test_layers_that_nobody_has_are_named(one_pack, target):
+    offset = _frames(one_pack.path)[0]
+    _flip(one_pack.path, offset)
+    report = one_pack.backup(target)
+    assert report.packs_damaged == (1,)
+    assert report.layers_damaged == (Digest.of(_tar("a")),)
+    assert one_pack.repair().lost
+    # Nor is that a reason to stop: what is lost already, no backup can lose.
+    _push(one_pack, "new")
+    report = one_pack.backup(target)
+    assert report.layers_damaged == (Digest.of(_tar("a")),)
+    with Store.open(target) as copy:
+        assert "image:new" in copy.tags
+
+
+def test_the_command_says_what_is_damaged_and_what_to_do(one_pack, target):
+    def run():
+        command = [sys.executable, "-m", "layerstore", "--store", str(one_pack.path), "backup", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert run()[0] == 0
+    _flip(one_pack.path, _frames(one_pack.path)[-1])
+    code, text = run()
+    assert code == 6 and "damaged in the store: pack 1" in text and f"repair --from {target}" in text
+    one_pack.repair()
+    code, text = run()
+    assert code == 6 and "left as it was" in text and f"repair --from {target}" in text

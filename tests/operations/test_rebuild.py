@@ -119,7 +119,7 @@ def test_everything_comes_back(tmp_path):
     old = _tables(path)
     shutil.rmtree(path / "index")
     told = []
-    report = Store.rebuild_index(path, told.append)
+    report = Store.rebuild_index(path, on_progress=told.append)
     assert report.is_clean and report.old_index is None
     assert told[-1].operation == "rebuild-index" and told[-1].done == told[-1].total
     new = _tables(path)
@@ -257,7 +257,7 @@ def test_use_in_the_middle_is_noticed(tmp_path):
                 store.push_layer(_tar("meanwhile"))
 
     with pytest.raises(ConflictError, match="used"):
-        Store.rebuild_index(path, push)
+        Store.rebuild_index(path, on_progress=push)
     with Store.open(path) as store:
         _assert_pulls(store, [_tar("meanwhile")])
     Store.rebuild_index(path)
@@ -573,3 +573,20 @@ def test_files_that_are_no_packs_are_ignored(tmp_path):
         with store._opened.index.read() as transaction:
             assert transaction.meta["next_pack"] == 1000
             assert 999 not in transaction.packs
+
+
+def test_the_command_says_that_nothing_needs_the_damaged_bytes(tmp_path):
+    path = tmp_path / "s"
+    _simple(path)
+    pack, head = list(_records(path, RecordKind.FRAME))[0]
+    _flip(pack, head.body_offset + head.body_size // 2)
+    with Store.open(path) as store:
+        store.repair()
+        for name in ("base", "app", "not tar"):
+            store.push_layer(LAYERS[name])
+        assert store.repair().lost == 0 and store.verify().is_clean
+    command = [sys.executable, "-m", "layerstore", "--store", str(path), "rebuild-index"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bytes damaged: 0" not in done.stdout
+    assert "nothing needs the damaged bytes" in done.stdout

@@ -1,6 +1,7 @@
 """The API: what each call gives, and which error it raises instead."""
 
 import gzip
+import inspect
 import io
 import json
 import os
@@ -282,10 +283,12 @@ def test_progress_of_push_and_pull(store: Store, source: str) -> None:
     told: list[Progress] = []
     layer = store.push_layer(A if source == "bytes" else Pipe(A), on_progress=told.append).layer
     assert (told[-1].operation, told[-1].done) == ("push", len(A))
+    assert len(told) == len(set(told))
     assert told[-1].total == (len(A) if source == "bytes" else None)
     told.clear()
-    layer.pull(io.BytesIO(), told.append)
+    layer.pull(io.BytesIO(), on_progress=told.append)
     assert (told[-1].operation, told[-1].done, told[-1].total) == ("pull", len(A), len(A))
+    assert len(told) == len(set(told))
     told.clear()
     store.push_layer(A, on_progress=told.append)
     assert told[-1].note == "already present"
@@ -342,6 +345,46 @@ def test_a_reader_is_a_file(store: Store) -> None:
     reader.close()
     with store.open_layer(layer) as reader, pytest.raises(ValueError, match="negative"):
         reader.seek(-1)
+
+
+def test_a_reader_cannot_be_written_to(store: Store) -> None:
+    with store.push_layer(A).layer.open() as reader:
+        assert not reader.writable()
+        for action in (lambda: reader.write(b"x"), lambda: reader.truncate(0)):
+            with pytest.raises(io.UnsupportedOperation):
+                action()
+
+
+def test_objects_say_what_they_are(store: Store) -> None:
+    assert repr(store) == f"<Store {str(store.path)!r}>"
+    with Store.open(store.path, read_only=True) as reader:
+        assert repr(reader) == f"<Store {str(store.path)!r}, read-only>"
+    for mapping in (store.layers, store.images, store.tags, store.trash):
+        assert repr(mapping) == f"<{type(mapping).__name__} of {str(store.path)!r}>"
+    with store.lease(60) as lease:
+        assert repr(lease) == f"<Lease {lease.name.hex()}>"
+    store.close()
+    assert repr(store) == f"<Store {str(store.path)!r}>"
+
+
+def test_progress_is_a_keyword(store: Store, tmp_path: Path) -> None:
+    layer = store.push_layer(A).layer
+    for action in (store.pull_layer, store.backup, Store.rebuild_index, Store.upgrade, layer.pull):
+        assert inspect.signature(action).parameters["on_progress"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_sockets_are_left_out_and_named(store: Store, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "run").mkdir(parents=True)
+    (tree / "file").write_bytes(b"1")
+    plain = store.push_tree(tree)
+    assert (plain.skipped, plain.skipped_count) == ((), 0)
+    for number in range(101):
+        os.mknod(tree / "run" / f"{number:03}", stat.S_IFSOCK | 0o600)
+    result = store.push_tree(tree)
+    assert [entry.path for entry in result.layer.entries()] == [b"file", b"run"]
+    assert result.skipped_count == 101
+    assert result.skipped == tuple(b"run/%03d" % number for number in range(100))
 
 
 def test_a_reader_keeps_its_layer_from_collection(store: Store) -> None:
@@ -411,6 +454,8 @@ def test_an_image_of_what_is_not_there_is_refused(store: Store) -> None:
         store.create_image([layer], base="unknown:1")
     with pytest.raises(InvalidReferenceError):
         store.create_image([layer], tag="no tag at all")
+    with pytest.raises(InvalidOptionError, match="architecture"):
+        store.create_image([layer], architecture="")
     with pytest.raises(InvalidManifestError):
         store.create_image([layer], config={"Env": 5})
     assert len(store.images) == 0
@@ -481,6 +526,8 @@ def test_a_deleted_image_can_be_brought_back(store: Store) -> None:
     assert store.delete_image("shop:1.0") == ["shop:1.0", "shop:latest"]
     with pytest.raises(ImageNotFoundError, match="trash"):
         store.images[image.digest]
+    with pytest.raises(ImageNotFoundError, match="nope:latest"):
+        store.undelete_image("nope")
     assert layer.images == []
     store.collect_garbage()
     assert store.undelete_image("shop:latest") == image
