@@ -263,7 +263,10 @@ class Store:
         return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
 
     def put_image(self, manifest: bytes, config: bytes, *, tag: str | None = None) -> Image:
-        """Store an image from its documents, byte for byte; its layers must be in the store."""
+        """Store an image from its documents, byte for byte; its layers must be in the store.
+
+        One that lies in the trash comes back, but without the tags it had; `undelete_image` brings those back, too.
+        """
         documents = image_operations.ImageDocuments(manifest, config)
         return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
 

@@ -578,7 +578,7 @@ def test_files_that_are_no_packs_are_ignored(tmp_path):
 def test_the_command_says_that_nothing_needs_the_damaged_bytes(tmp_path):
     path = tmp_path / "s"
     _simple(path)
-    pack, head = list(_records(path, RecordKind.FRAME))[0]
+    pack, head = next(_records(path, RecordKind.FRAME))
     _flip(pack, head.body_offset + head.body_size // 2)
     with Store.open(path) as store:
         store.repair()

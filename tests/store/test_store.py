@@ -5,10 +5,7 @@ import inspect
 import io
 import json
 import os
-import stat
 import threading
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,7 +34,6 @@ from layerstore.errors import (
     TagNotFoundError,
     UnsupportedPlaceError,
 )
-from layerstore.operations.source import open_source
 from layerstore.storage import layout
 
 A = make_tar({"a": noise(40_000, 1), "t": text(9000)})
@@ -248,30 +244,6 @@ def test_a_push_refuses_folders_missing_files_and_wrong_options(store: Store, tm
         store.push_tree(tmp_path / "missing")
 
 
-def test_large_blocks_of_an_iterable_are_not_copied_again_and_again() -> None:
-    """Read in small parts: copying the rest each time would move 2 GiB here."""
-    size = 64 << 20
-    block = bytearray(size)
-
-    def blocks() -> Iterator[bytearray]:
-        yield block
-        block.clear()  # nobody holds on to a block that was read
-        yield bytearray(b"end")
-
-    started = time.process_time()
-    with open_source(blocks()) as source:  # type: ignore[arg-type]
-        parts = list(source.blocks())
-    assert b"".join(parts) == bytes(size) + b"end"
-    assert time.process_time() - started < 1
-
-
-@pytest.mark.parametrize("blocks", [["text"], [b"bytes", "text"], [1]])
-def test_an_iterable_of_what_is_no_bytes_is_refused(store: Store, blocks: list[object]) -> None:
-    with pytest.raises(InvalidInputError, match="not bytes"):
-        store.push_layer(iter(blocks))  # type: ignore[arg-type]
-    assert len(store.layers) == 0
-
-
 def test_a_file_is_read_from_where_it_stands(store: Store) -> None:
     file = io.BytesIO(b"before" + A)
     file.seek(6)
@@ -318,23 +290,6 @@ def test_a_pull_that_fails_leaves_no_file(store: Store, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_a_pulled_file_has_the_permissions_of_any_other(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layer = store.push_layer(A).layer
-    before = os.umask(0o027)
-    try:
-        with monkeypatch.context() as patch:
-            # To ask for the umask is to change it, in all threads.
-            patch.setattr(os, "umask", lambda _: pytest.fail("the umask is every thread's"))
-            layer.pull(tmp_path / "pulled")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "pulled").stat().st_mode) == 0o640
-    assert (tmp_path / "pulled").read_bytes() == A
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pulled", "store"]
-
-
 def test_a_reader_is_a_file(store: Store) -> None:
     layer = store.push_layer(A).layer
     with layer.open() as reader:
@@ -371,20 +326,6 @@ def test_progress_is_a_keyword(store: Store, tmp_path: Path) -> None:
     layer = store.push_layer(A).layer
     for action in (store.pull_layer, store.backup, Store.rebuild_index, Store.upgrade, layer.pull):
         assert inspect.signature(action).parameters["on_progress"].kind is inspect.Parameter.KEYWORD_ONLY
-
-
-def test_sockets_are_left_out_and_named(store: Store, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "run").mkdir(parents=True)
-    (tree / "file").write_bytes(b"1")
-    plain = store.push_tree(tree)
-    assert (plain.skipped, plain.skipped_count) == ((), 0)
-    for number in range(101):
-        os.mknod(tree / "run" / f"{number:03}", stat.S_IFSOCK | 0o600)
-    result = store.push_tree(tree)
-    assert [entry.path for entry in result.layer.entries()] == [b"file", b"run"]
-    assert result.skipped_count == 101
-    assert result.skipped == tuple(b"run/%03d" % number for number in range(100))
 
 
 def test_a_reader_keeps_its_layer_from_collection(store: Store) -> None:
