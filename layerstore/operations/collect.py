@@ -14,7 +14,7 @@ from layerstore.digest import Digest
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.images import image_config
-from layerstore.operations.keeping import drop_layer, is_kept, loosen
+from layerstore.operations.keeping import drop_layer, drop_upload, is_kept, loosen
 from layerstore.operations.leases import end_lease, expired_leases
 from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
@@ -161,9 +161,6 @@ class _Collection:
             self._postponed + packs.postponed,
         )
 
-    def _write(self, change: Callable[[Transaction], int]) -> int:
-        return self._store.index.write(change)
-
     def _write_journal(self, change: Callable[[Transaction], int]) -> int:
         return self._store.journal.write(self._store.index, change)
 
@@ -212,13 +209,7 @@ class _Collection:
         live = LiveLeases.look(self._store.layout.leases)
         for number, session in uploads.items():
             if session not in live.sessions:
-                self._write(partial(self._drop_upload, number=number))
-
-    def _drop_upload(self, transaction: Transaction, number: int) -> int:
-        if not transaction.uploads.delete(number):
-            return 0
-        transaction.dropped.put(number, None)
-        return 1
+                self._store.index.write(partial(drop_upload, number=number))
 
     def _drain(self) -> None:
         with self._store.index.read() as transaction:

@@ -48,6 +48,14 @@ def end_holds(transaction: Transaction, lease: bytes, count: int) -> bool:
     return len(held) < count
 
 
+def drop_upload(transaction: Transaction, number: int) -> bool:
+    """Give an upload up; its recipe waits to be drained. False if it is none any more: published, or dropped."""
+    if not transaction.uploads.delete(number):
+        return False
+    transaction.dropped.put(number, None)
+    return True
+
+
 def drop_layer(transaction: Transaction, diff_id: Digest, record: LayerRecord) -> Event:
     """Take a layer out of sight; its recipe waits to be drained. The event is for the journal."""
     transaction.layers.delete(diff_id)

@@ -54,9 +54,9 @@ class RecipeReader:
         self._store = store
         self.record = record
 
-    def segments(self, offset: int = 0) -> Iterator[tuple[int, Segment]]:
-        """The segments from the one that holds ``offset`` on, each with its own offset."""
-        position = offset
+    def segments(self) -> Iterator[tuple[int, Segment]]:
+        """All segments in order, each with its offset."""
+        position = 0
         while position < self.record.size:
             start, segment = self.segment_at(position)
             yield start, segment
@@ -173,7 +173,7 @@ def layer_blocks(store: OpenedStore, diff_id: Digest) -> Iterator[bytes]:
     """
     with leased_layer(store, diff_id) as record, ThreadPoolExecutor(worker_count()) as pool:
         reader = RecipeReader(store, record)
-        yield from _verified(_joined(reader, pool), diff_id, record.size)
+        yield from _verified(_joined(reader, pool), diff_id)
 
 
 def _joined(reader: RecipeReader, pool: ThreadPoolExecutor) -> Iterator[bytes]:
@@ -190,7 +190,7 @@ def _joined(reader: RecipeReader, pool: ThreadPoolExecutor) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _verified(blocks: Iterator[bytes], diff_id: Digest, size: int) -> Iterator[bytes]:
+def _verified(blocks: Iterator[bytes], diff_id: Digest) -> Iterator[bytes]:
     state = hasher(diff_id.algorithm)
     held: bytes | None = None
     for block in blocks:

@@ -137,7 +137,6 @@ class _Rebuild:
         self._survey = Survey()
         self._live: dict[int, int] = {}
         self._unsound: list[int] = []
-        self._lost = 0
 
     def run(self) -> RebuildReport:
         self._remove_leftovers()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from layerstore.digest import Digest
 from layerstore.errors import ContentDamagedError, LayerstoreError
+from layerstore.operations.threads import worker_count
 from layerstore.storage.frames import decode_frame, decode_meta
 from layerstore.storage.layout import Layout, translate_os_errors
 from layerstore.storage.packs import PACK_HEADER, PackRecordHead, PackScan, RecordKind
@@ -95,7 +96,7 @@ def pack_files(layout: Layout) -> dict[int, Path]:
 def survey_packs(layout: Layout) -> Iterator[PackSurvey]:
     """Read every pack whole, several at a time, in the order of their numbers."""
     files = pack_files(layout)
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(worker_count())
     try:
         yield from pool.map(survey_pack, files.values(), files)
     finally:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from layerstore.chunking import Chunker
 from layerstore.digest import Digest
@@ -14,6 +15,7 @@ from layerstore.errors import ConflictError, LeaseEndedError
 from layerstore.operations.batch import Batch
 from layerstore.operations.counting import add_references
 from layerstore.operations.heal import heal_chunks
+from layerstore.operations.keeping import drop_upload
 from layerstore.storage.frames import EncodedFrame, encode_frame
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
@@ -121,7 +123,9 @@ class Upload:
             return None
         self._has_committed = False
         self._writer.rewind()
-        return self._number if self._store.index.write(self._drop) else None
+        # False: it was published after all, just before a signal came, or collection was faster.
+        is_dropped = self._store.index.write(partial(drop_upload, number=self._number))
+        return self._number if is_dropped else None
 
     def _commit(self, batch: Batch, publish_as: Digest | None) -> bool:
         while True:
@@ -273,13 +277,6 @@ class Upload:
             if diff_id not in transaction.layers:
                 return False
         return self._store.index.write(change)
-
-    def _drop(self, transaction: Transaction) -> bool:
-        # Without the row it was published after all, just before a signal came, or collection was faster.
-        if not transaction.uploads.delete(self._number):
-            return False
-        transaction.dropped.put(self._number, None)
-        return True
 
 
 def _recheck(transaction: Transaction, prepared: _Prepared) -> None:

@@ -18,7 +18,6 @@ from layerstore.storage.records import FrameRecord, FrameState, Place
 
 CODEC_STORED = 0
 CODEC_ZSTD = 1
-CHUNK_ID_SIZE = 32
 _POSITION = struct.Struct(">IB32s")
 _COMPRESSION_GAIN_MIN = 0.03
 _CACHE_SIZE_DEFAULT = 32 << 20
