@@ -7,6 +7,7 @@
     │   ├── InvalidManifestError
     │   ├── InvalidOptionError
     │   ├── UndecodableError         not gzip or zstd, damaged, cut, or with bytes behind its end
+    │   ├── OversizedError           decodes to more than can be meant: a decompression bomb
     │   └── DigestMismatchError      the content is not what its digest promised
     ├── NotFoundError            name something that is there
     │   ├── StoreNotFoundError
@@ -80,6 +81,12 @@ class UndecodableError(InvalidInputError):
     code = "undecodable"
 
 
+class OversizedError(InvalidInputError):
+    """A blob decodes to far more bytes than it has, or a document is larger than is accepted."""
+
+    code = "oversized"
+
+
 class DigestMismatchError(InvalidInputError):
     """Content has another digest than was promised for it."""
 
@@ -124,7 +131,7 @@ class TagNotFoundError(NotFoundError):
 
 
 class BlobNotFoundError(NotFoundError):
-    """The store has no blob (manifest or config) of that digest."""
+    """There is no blob (manifest, config or encoding) of that digest."""
 
     code = "blob-not-found"
 

@@ -8,18 +8,25 @@ from types import TracebackType
 from typing import BinaryIO, Self, TypeVar, overload
 
 from layerstore.digest import Digest
-from layerstore.errors import ImageNotFoundError, InvalidInputError, NotFoundError, TagNotFoundError
+from layerstore.encodings.encoders import EncoderNumber
+from layerstore.encodings.recipe import Method, Recipe
+from layerstore.errors import BlobNotFoundError, ImageNotFoundError, InvalidInputError, NotFoundError, TagNotFoundError
 from layerstore.oci.config import ImageConfig, chain_ids, parse_config
-from layerstore.oci.documents import Manifest, parse_manifest
+from layerstore.oci.documents import Descriptor, Index, Manifest, Platform, parse_image, parse_manifest
+from layerstore.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from layerstore.operations import images as image_operations
+from layerstore.operations.blob_reader import BlobReader, read_document
+from layerstore.operations.closure import layers_of, stored_closure
 from layerstore.operations.keeping import images_of
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import end_lease, renew_lease
 from layerstore.operations.listing import layer_entries
 from layerstore.operations.pull import find_layer, layer_blocks
 from layerstore.operations.pull_target import pull_to
+from layerstore.operations.stats import encoding_class
 from layerstore.progress import OnProgress
 from layerstore.storage.opened import OpenedStore
+from layerstore.storage.records import EncodingRecord
 from layerstore.tar.entries import TarEntry
 
 V = TypeVar("V")
@@ -83,8 +90,73 @@ class Layer:
         return f"<Layer {self.diff_id}>"
 
 
+class LayerEncoding:
+    """A compressed blob in a store: a layer in another form, given back bit for bit under its own digest."""
+
+    __slots__ = ("_store", "digest")
+
+    def __init__(self, store: OpenedStore, digest: Digest) -> None:
+        self._store = store
+        self.digest = digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        return self._record.size
+
+    @property
+    def layer(self) -> Layer:
+        """The layer that it decodes to."""
+        return Layer(self._store, self._record.diff_id)
+
+    @property
+    def kept_as(self) -> str:
+        """``recipe``, ``queued``, ``raw`` or ``plain``: the class that `Store.stats` counts it in."""
+        return encoding_class(self._record)
+
+    @property
+    def encoders(self) -> list[str]:
+        """What makes it again, for example ``klauspost_1_18_2 level 5 in blocks of 1048576``; empty if it is raw."""
+        recipe = self._record.recipe
+        return [_describe(method) for method in Recipe.from_bytes(recipe).encoders] if recipe else []
+
+    @property
+    def is_available(self) -> bool:
+        """Whether this installation can give it back."""
+        recipe = self._record.recipe
+        return not recipe or Recipe.from_bytes(recipe).is_available
+
+    @property
+    def images(self) -> list["Image"]:
+        """The images whose manifests name it, without those in the trash."""
+        with self._store.index.read() as transaction:
+            digests = [one for one in images_of(transaction, self._record.number) if one in transaction.images]
+        return [Image(self._store, digest) for digest in digests]
+
+    def open(self) -> BlobReader:
+        """A seekable binary file of the blob's bytes."""
+        return BlobReader(self._store, self.digest)
+
+    @property
+    def _record(self) -> EncodingRecord:
+        with self._store.index.read() as transaction:
+            record = transaction.encodings.get(self.digest)
+        if record is None:
+            raise BlobNotFoundError(f"the store has no encoding {self.digest}")
+        return record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerEncoding) and other.digest == self.digest and other._store is self._store
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<LayerEncoding {self.digest}>"
+
+
 class Image:
-    """An image in a store: a manifest and a config, kept byte for byte, and its layers in order."""
+    """An image, index or artifact in a store: its documents, kept byte for byte, and its layers in order."""
 
     __slots__ = ("_store", "digest")
 
@@ -94,8 +166,37 @@ class Image:
 
     @property
     def manifest_bytes(self) -> bytes:
-        """The exact bytes of the manifest; `digest` is their digest."""
-        return self.documents.manifest
+        """The exact bytes of the manifest or index; `digest` is their digest."""
+        return read_document(self._store, self.digest)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index: images for several platforms under one digest."""
+        return isinstance(parse_image(self.manifest_bytes), Index)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What names it in an index or a layout: media type, digest, size."""
+        data = self.manifest_bytes
+        document = parse_image(data)
+        artifact_type = document.artifact_type
+        if isinstance(document, Manifest) and artifact_type is None and document.config.media_type not in CONFIGS:
+            artifact_type = document.config.media_type  # as manifest.md has it
+        return Descriptor(
+            media_type=document.media_type, digest=self.digest, size=len(data), artifact_type=artifact_type
+        )
+
+    @property
+    def platforms(self) -> list[tuple[Platform | None, "Image"]]:
+        """Of an index, its images with their platforms, as it lists them; empty for one image."""
+        document = parse_image(self.manifest_bytes)
+        if not isinstance(document, Index):
+            return []
+        return [
+            (child.platform, Image(self._store, child.digest))
+            for child in document.manifests
+            if child.media_type in MANIFESTS | INDEXES
+        ]
 
     @property
     def config_bytes(self) -> bytes:
@@ -104,7 +205,7 @@ class Image:
 
     @property
     def manifest(self) -> Manifest:
-        """The parsed manifest."""
+        """The parsed manifest. Raises `InvalidManifestError` for an index, as `config` does."""
         return parse_manifest(self.manifest_bytes)
 
     @property
@@ -119,8 +220,13 @@ class Image:
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, the lowest first."""
-        return [Layer(self._store, diff_id) for diff_id in self.config.diff_ids]
+        """The layers, the lowest first; of an index, those of all its images, each once."""
+        document = parse_image(self.manifest_bytes)
+        if isinstance(document, Manifest) and document.config.media_type in CONFIGS:
+            return [Layer(self._store, diff_id) for diff_id in self.config.diff_ids]
+        with self._store.index.read() as transaction:
+            diff_ids = layers_of(transaction, self.digest)
+        return [Layer(self._store, diff_id) for diff_id in diff_ids]
 
     @property
     def chain_ids(self) -> list[Digest]:
@@ -131,6 +237,12 @@ class Image:
     def size(self) -> int:
         """Bytes of all layers, uncompressed."""
         return sum(layer.size for layer in self.layers)
+
+    @property
+    def blobs(self) -> list[Digest]:
+        """The blobs that its manifest names as layers, in order; of an index, those of all its images, each once."""
+        with self._store.index.read() as transaction:
+            return list(stored_closure(transaction, self.digest).blob_digests)
 
     @property
     def created(self) -> datetime:
@@ -149,7 +261,7 @@ class Image:
 
     @property
     def documents(self) -> image_operations.ImageDocuments:
-        """Both documents as exact bytes."""
+        """Manifest and config as exact bytes. Raises `InvalidManifestError` for an index."""
         with self._store.index.read() as transaction:
             return image_operations.documents_of(transaction, self.digest)
 
@@ -205,6 +317,23 @@ class Layers(_NamedMapping[Layer]):
     def __len__(self) -> int:
         with self._store.index.read() as transaction:
             return len(transaction.layers)
+
+
+class Encodings(_NamedMapping[LayerEncoding]):
+    """All encodings of layers, by the digest of the blob."""
+
+    def __getitem__(self, digest: str) -> LayerEncoding:
+        encoding = LayerEncoding(self._store, Digest(digest))
+        _ = encoding.size  # raises if there is none
+        return encoding
+
+    def __iter__(self) -> Iterator[Digest]:
+        with self._store.index.read() as transaction:
+            return iter(list(transaction.encodings))
+
+    def __len__(self) -> int:
+        with self._store.index.read() as transaction:
+            return len(transaction.encodings)
 
 
 class Images(_NamedMapping[Image]):
@@ -315,6 +444,12 @@ class Lease:
 
     def __repr__(self) -> str:
         return f"<Lease {self.name.hex()}>"
+
+
+def _describe(method: Method) -> str:
+    known = method.number in set(EncoderNumber)
+    name = EncoderNumber(method.number).name.lower() if known else f"encoder {method.number}"
+    return f"{name} level {method.level}" + (f" in blocks of {method.block_size}" if method.block_size else "")
 
 
 def _moment(nanoseconds: int) -> datetime:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +11,19 @@ from typing import Any, BinaryIO, Literal, Self
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import InvalidOptionError
-from layerstore.objects import Image, Images, Layer, Layers, Lease, Tags, Trash
+from layerstore.objects import Encodings, Image, Images, Layer, Layers, Lease, Tags, Trash
 from layerstore.oci.config import HistoryEntry
+from layerstore.operations import blobs as blob_operations
 from layerstore.operations import images as image_operations
 from layerstore.operations.backup import BackupReport, backup
+from layerstore.operations.blob_reader import BlobReader, blob_blocks, blob_size, read_document
+from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport, collect, plan_collection
 from layerstore.operations.compose import compose_image
 from layerstore.operations.diff import Change, diff_layers
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import make_lease
+from layerstore.operations.prove import ProofReport, prove_encodings
 from layerstore.operations.prune import PrunePlan, plan_prune, prune
 from layerstore.operations.push import Decode, Pushed, push
 from layerstore.operations.rebuild import RebuildReport, rebuild_index
@@ -86,6 +90,8 @@ class Store:
         self._opened = opened
         self.layers = Layers(opened)
         """All layers, by DiffID."""
+        self.encodings = Encodings(opened)
+        """All compressed blobs, by the digest of their bytes."""
         self.images = Images(opened)
         """All images, by tag or digest."""
         self.trash = Trash(opened)
@@ -102,17 +108,21 @@ class Store:
         pack_size_max: int | None = None,
         compression_level: int | None = None,
         trash_ttl: float | None = None,
+        encoding_cache_max: int | None = None,
     ) -> Self:
         """Make a store in a new or empty folder, and open it.
 
         ``frame_size`` (bytes, 2 MiB by default) is how much is compressed together, ``pack_size_max`` (bytes, 64 MiB)
         when a pack is full, ``compression_level`` (5) that of zstd, ``trash_ttl`` (seconds, one day) how long a
-        deleted image can be brought back. Raises `StoreExistsError`, `UnsupportedPlaceError`, `InvalidOptionError`.
+        deleted image can be brought back, ``encoding_cache_max`` (bytes, 1 GiB) how much of compressed blobs that were
+        made again is kept for the next who asks. Raises `StoreExistsError`, `UnsupportedPlaceError`,
+        `InvalidOptionError`.
         """
         config = new_config(
             frame_size=frame_size,
             pack_size_max=pack_size_max,
             compression_level=compression_level,
+            encoding_cache_max=encoding_cache_max,
             trash_ttl_seconds=None if trash_ttl is None else round(trash_ttl),
         )
         layout = create_layout(Path(path), config)
@@ -260,15 +270,92 @@ class Store:
             history=history,
             annotations=annotations,
         )
-        return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
+        put = image_operations.put_image(self._opened, documents.manifest, [documents.config], tag=tag)
+        return Image(self._opened, put)
 
-    def put_image(self, manifest: bytes, config: bytes, *, tag: str | None = None) -> Image:
-        """Store an image from its documents, byte for byte; its layers must be in the store.
+    def put_image(
+        self,
+        manifest: bytes,
+        config: bytes | None = None,
+        *,
+        documents: Iterable[bytes] = (),
+        digest: str | None = None,
+        tag: str | None = None,
+    ) -> Image:
+        """Store an image, index or artifact from its documents, byte for byte; its blobs must be in the store.
 
-        One that lies in the trash comes back, but without the tags it had; `undelete_image` brings those back, too.
+        ``manifest`` may be an index; ``config`` and ``documents`` are what else hangs on it and is not in the store
+        yet: manifests of an index, configs. ``digest`` is its digest, sha256 unless given. An image that lies in the
+        trash comes back, but without the tags it had; `undelete_image` brings those back, too. Raises
+        `InvalidManifestError`, and `LayerNotFoundError` if a blob is missing: then nothing was changed.
         """
-        documents = image_operations.ImageDocuments(manifest, config)
-        return Image(self._opened, image_operations.put_image(self._opened, documents, tag))
+        others = [*(() if config is None else (config,)), *documents]
+        expected = None if digest is None else Digest(digest)
+        return Image(self._opened, image_operations.put_image(self._opened, manifest, others, digest=expected, tag=tag))
+
+    def push_blob(
+        self,
+        source: LayerSource | Iterable[bytes],
+        *,
+        digest: str,
+        lease: Lease | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> PushedBlob:
+        """Store a blob of an image under ``digest``, which its bytes must have; it will be given back bit for bit.
+
+        gzip and zstd are decoded, so that the layer is deduplicated; any other blob is a layer as it is. The source is
+        not read if the store has the blob. What is pushed is kept as `push_layer` says. Raises `DigestMismatchError`,
+        and `OversizedError` for a decompression bomb.
+        """
+        self._opened.check_usable()
+        with open_source(source) as opened:
+            return blob_operations.push_blob(
+                self._opened, opened, Digest(digest), holder=self._holder(lease), on_progress=on_progress
+            )
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the store can give a blob back: a layer, or an encoding of one."""
+        return blob_operations.blob_layer(self._opened, Digest(digest)) is not None
+
+    def keep_blob(self, digest: str, *, lease: Lease | None = None) -> bool:
+        """Whether the store has a blob whole; if so, it is kept from now on as if it had just been pushed."""
+        return blob_operations.keep_blob(self._opened, Digest(digest), self._holder(lease))
+
+    def release_blob(self, digest: str) -> None:
+        """Keep a pushed encoding no longer. Raises `LayerInUseError` if an image uses it."""
+        blob_operations.release_blob(self._opened, Digest(digest))
+
+    def blob_size(self, digest: str) -> int:
+        """The bytes of a blob or document. Raises `BlobNotFoundError`."""
+        return blob_size(self._opened, Digest(digest))
+
+    def blob_blocks(self, digest: str, *, start: int = 0, threads: int = 1) -> Iterator[bytes]:
+        """The exact bytes of a blob from byte ``start`` on, verified.
+
+        ``threads`` is how many may make parts of it at once. Raises `BlobNotFoundError`, and `EncoderUnavailableError`
+        for a blob that this installation has no encoder for.
+        """
+        return blob_blocks(self._opened, Digest(digest), start, threads)
+
+    def open_blob(self, digest: str) -> BlobReader:
+        """A blob as a seekable binary file. Raises `BlobNotFoundError`."""
+        return BlobReader(self._opened, Digest(digest))
+
+    def read_document(self, digest: str) -> bytes:
+        """The exact bytes of a manifest, index or config. Raises `BlobNotFoundError`."""
+        return read_document(self._opened, Digest(digest))
+
+    def prove_encodings(
+        self, digests: Iterable[str] | None = None, *, on_progress: OnProgress | None = None
+    ) -> ProofReport:
+        """Find out how blobs that are kept raw are made again, and keep the recipe in place of the bytes.
+
+        Works off the queue of all that the encoders of this version were not tried on, or ``digests`` of it. A raw blob
+        goes only when all of it was made again and compared. Raises `EncoderUnavailableError` where layerstore was
+        installed without a compiler.
+        """
+        wanted = None if digests is None else [Digest(one) for one in digests]
+        return prove_encodings(self._opened, wanted, on_progress)
 
     def delete_image(self, image: Image | str, *, ttl: float | None = None) -> list[str]:
         """Move an image with all its tags into the trash; the tags.
@@ -347,7 +434,7 @@ class Store:
         return image_usage(self._opened, self._image(image).digest)
 
     def why(self, digest: str) -> Why:
-        """What keeps a layer or an image."""
+        """What keeps a layer, an encoding or an image."""
         return why(self._opened, digest)
 
     def diff(self, old: "Image | Layer | str", new: "Image | Layer | str") -> list[Change]:
@@ -372,16 +459,18 @@ class Store:
         self, source: Any, decode: Decode, expected: str | None, lease: Lease | None, on_progress: OnProgress | None
     ) -> PushResult:
         self._opened.check_usable()
-        holder = Holder(self._opened.session.name, False) if lease is None else Holder(lease.name, True)
         pushed = push(
             self._opened,
             source,
-            holder=holder,
+            holder=self._holder(lease),
             decode_mode=decode,
             expected=None if expected is None else Digest(expected),
             on_progress=on_progress,
         )
         return PushResult(self._opened, pushed)
+
+    def _holder(self, lease: Lease | None) -> Holder:
+        return Holder(self._opened.session.name, False) if lease is None else Holder(lease.name, True)
 
     def _layer(self, layer: Layer | str) -> Layer:
         return self.layers[layer.diff_id if isinstance(layer, Layer) else layer]

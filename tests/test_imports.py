@@ -25,11 +25,12 @@ ALLOWED: dict[str, set[str]] = {
     "oci": NAMES,
     "storage": NAMES | {"_zstd"},
     "encodings": NAMES,
-    "operations": NAMES | {"decoding", "chunking", "tar", "oci", "storage"},
-    "objects": NAMES | {"decoding", "operations", "oci", "storage", "tar"},
+    "operations": NAMES | {"decoding", "chunking", "tar", "oci", "storage", "encodings"},
+    "objects": NAMES | {"decoding", "encodings", "operations", "oci", "storage", "tar"},
     "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar"},
-    "cli": NAMES | {"objects", "store", "encodings", "__init__"},
-    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "store", "tar"},
+    "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
+    "cli": NAMES | {"objects", "store", "places", "encodings", "__init__"},
+    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "places", "store", "tar"},
     "__main__": {"cli"},
 }
 

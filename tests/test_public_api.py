@@ -27,6 +27,7 @@ CODES = {
     "InvalidManifestError": "invalid-manifest",
     "InvalidOptionError": "invalid-option",
     "UndecodableError": "undecodable",
+    "OversizedError": "oversized",
     "DigestMismatchError": "digest-mismatch",
     "NotFoundError": "not-found",
     "StoreNotFoundError": "store-not-found",

@@ -28,6 +28,8 @@ _RESERVED = 0xE0
 # The first slices of a member are small: a decoder copies what it leaves, and a blob may have many tiny members.
 _SLICE_SIZE_MIN = 1 << 12
 _SLICE_SIZE_MAX = 1 << 18
+_FLUSH = b"\0\0\xff\xff"  # the end of an empty stored block (RFC 1951, 3.2.4): it ends a sync flush
+_CUTS_MAX = 1 << 16  # of one member at such bytes: they may also be content that was stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,11 @@ class MemberData:
 
     data: bytes
     deflate: bytes
+    at_flush: bool = False
+    """Whether the DEFLATE bytes end here as a sync flush does, so that the decoded ones end where it was.
+
+    It may also be chance, or how a tool ends its blocks. The last block of a member does not count.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,7 @@ class MemberEnd:
 
     def trailer(self) -> bytes:
         """The trailer's 8 bytes."""
-        return _trailer(self.crc32, self.decoded_size)
+        return pack_trailer(self.crc32, self.decoded_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +203,16 @@ def _scan_member(source: "_Source") -> Iterator[Event]:
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     crc32 = decoded_size = 0
     slice_size = _SLICE_SIZE_MIN
+    tail = b""  # the last bytes of the DEFLATE stream so far
+    cuts = 0
     while not decoder.eof:
         taken = source.take(slice_size)
         slice_size = min(2 * slice_size, _SLICE_SIZE_MAX)
+        if cuts < _CUTS_MAX and (cut := _find_flush(tail, bytes(taken))):
+            source.give_back(len(taken) - cut)
+            taken = taken[:cut]
+            slice_size = _SLICE_SIZE_MIN
+            cuts += 1
         data = _inflate(decoder, taken)
         if not data and not taken:
             raise UndecodableError("the gzip stream ends in the middle of a member")
@@ -206,13 +220,22 @@ def _scan_member(source: "_Source") -> Iterator[Event]:
         source.give_back(unused)
         crc32 = zlib.crc32(data, crc32)
         decoded_size += len(data)
-        yield MemberData(data, bytes(taken[: len(taken) - unused]))
+        deflate = bytes(taken[: len(taken) - unused])
+        tail = (tail + deflate)[-len(_FLUSH) :]
+        yield MemberData(data, deflate, at_flush=bool(deflate) and tail == _FLUSH and not decoder.eof)
     end = MemberEnd(source.offset - start - header_size, decoded_size, crc32)
     if (trailer := source.peek(_TRAILER_SIZE)) != end.trailer():
         missing = len(trailer) < _TRAILER_SIZE
         raise UndecodableError(f"gzip member with {'an incomplete' if missing else 'a wrong'} CRC or size at its end")
     source.take(_TRAILER_SIZE)
     yield end
+
+
+def _find_flush(tail: bytes, deflate: bytes) -> int:
+    """Where in these bytes a sync flush may end; 0: nowhere. They follow the ``tail``."""
+    overlap = tail[1 - len(_FLUSH) :]
+    found = (overlap + deflate).find(_FLUSH)
+    return found + len(_FLUSH) - len(overlap) if found >= 0 else 0
 
 
 class _Decoder(Protocol):
@@ -241,7 +264,8 @@ def _read_header(source: "_Source") -> tuple[GzipHeader, int]:
         size *= 2
 
 
-def _trailer(crc32: int, size: int) -> bytes:
+def pack_trailer(crc32: int, size: int) -> bytes:
+    """The trailer of a member of which this is the CRC and the decoded size."""
     return struct.pack("<II", crc32, size & 0xFFFFFFFF)
 
 

@@ -212,6 +212,19 @@ def parse_index(data: bytes) -> Index:
     return parse_document(Index, data, "index")
 
 
+def parse_image(data: bytes) -> Manifest | Index:
+    """Read a manifest or an index, whichever it is. Raises `InvalidManifestError` for anything that is neither."""
+    return parse_index(data) if b'"manifests"' in data and _has_manifests(data) else parse_manifest(data)
+
+
+def _has_manifests(data: bytes) -> bool:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "manifests" in document
+
+
 def parse_descriptor(data: bytes) -> Descriptor:
     """Read a descriptor. Raises `InvalidManifestError`, which says where and what, for anything that is none."""
     return parse_document(Descriptor, data, "descriptor")

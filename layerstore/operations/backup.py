@@ -29,6 +29,7 @@ from layerstore.digest import Digest
 from layerstore.errors import ConflictError, ContentDamagedError, InvalidOptionError, StoreExistsError
 from layerstore.operations.backup_losses import damaged_layers, still_whole
 from layerstore.operations.backup_packs import PackCopier
+from layerstore.operations.backup_raw import bring_raw, raw_encodings, remove_other_raw
 from layerstore.operations.survey import pack_files
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Index, Transaction, index_in_use
@@ -115,7 +116,7 @@ def _locked(store: OpenedStore, target: Path) -> Iterator[Layout]:
         raise ConflictError(f"another backup writes to {target}; wait for it to end")
     try:
         os.pwrite(lock.descriptor, store_id.encode(), 0)
-        for folder in (layout.packs, layout.leases, layout.temporary, layout.index):
+        for folder in layout.folders:
             folder.mkdir(exist_ok=True)
         live = LiveLeases.look(layout.leases)
         if live.sessions or live.layers or live.everything or index_in_use(layout.index):
@@ -163,6 +164,8 @@ class _Backup:
             try:
                 with index.read() as transaction:
                     copier, damaged = self._copy_packs(transaction, packs, new)
+                    raw = raw_encodings(transaction)
+                    bytes_raw = bring_raw(raw, self._store.layout, self._target)
             finally:
                 index.close()
             index_size = (new.root / "data.mdb").stat().st_size
@@ -171,12 +174,13 @@ class _Backup:
         finally:
             shutil.rmtree(new.root, ignore_errors=True)
         removed = self._remove_others(set(packs))
+        remove_other_raw(raw, self._target)
         copier.cut_tails(packs)
         return BackupReport(
             packs_copied=copier.packs_copied,
             packs_removed=removed,
-            bytes_copied=copier.bytes_copied + index_size,
-            bytes_total=sum(packs.values()) + index_size,
+            bytes_copied=copier.bytes_copied + bytes_raw + index_size,
+            bytes_total=sum(packs.values()) + sum(raw.values()) + index_size,
             packs_damaged=tuple(copier.damaged),
             layers_damaged=tuple(damaged),
         )

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from layerstore.digest import Digest
 from layerstore.errors import DamagedError
-from layerstore.operations.images import image_config
+from layerstore.operations.closure import stored_closure
 from layerstore.storage.frames import FrameReader
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import Layout
@@ -28,7 +28,7 @@ def damaged_layers(transaction: Transaction, frames_damaged: set[int]) -> list[D
             if any(run.frame in frames_damaged or _touches(run, lost.get(run.frame)) for run in runs):
                 found.append(diff_id)
     for digest in [*transaction.images, *transaction.trash]:
-        diff_ids = image_config(transaction, digest).diff_ids
+        diff_ids = stored_closure(transaction, digest).needed_diff_ids
         found += [one for one in diff_ids if one not in transaction.layers and one not in found]
     return found
 

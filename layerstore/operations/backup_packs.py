@@ -216,7 +216,7 @@ class PackCopier:
             return False
         if row.kind is RecordKind.SEGMENT:
             return head.number == row.key[0] and body == self._transaction.recipes[row.key].data
-        if row.kind is RecordKind.LAYER:
+        if row.kind in (RecordKind.LAYER, RecordKind.ENCODING):
             return bool(head.meta == row.key.pack())
         return body == self._transaction.blobs[row.key].data
 
@@ -228,6 +228,8 @@ def _rows(transaction: Transaction) -> Iterator[_Row]:
         yield _Row(segment.place, RecordKind.SEGMENT, key)
     for diff_id, layer in transaction.layers.items():
         yield _Row(layer.place, RecordKind.LAYER, diff_id)
+    for digest, encoding in transaction.encodings.items():
+        yield _Row(encoding.place, RecordKind.ENCODING, digest)
     for digest, blob in transaction.blobs.items():
         yield _Row(blob.place, RecordKind.BLOB, digest)
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from layerstore.digest import Digest
+from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
-from layerstore.operations.images import image_config
-from layerstore.operations.keeping import drop_layer, drop_upload, is_kept, loosen
+from layerstore.operations.keeping import drop_encoding, drop_layer, drop_upload, is_kept, loosen
 from layerstore.operations.leases import end_lease, expired_leases
+from layerstore.operations.raw_files import remove_orphans, remove_raw
 from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
@@ -37,13 +38,15 @@ class CollectionPlan:
     """When each of them was deleted, in nanoseconds since 1970: one that was brought back and deleted anew stays."""
     layers: tuple[Digest, ...]
     """Layers that nothing keeps then."""
+    encodings: tuple[Digest, ...]
+    """Encodings that nothing keeps then."""
     uploads: int
     """Abandoned uploads and interrupted collections that are cleaned up."""
     freed: Freed
 
     @property
     def bytes_freed(self) -> int:
-        """Exact: the bytes of packs that go away whole."""
+        """Exact: the bytes of packs that go away whole, and of raw encodings."""
         return self.freed.bytes_freed
 
     @property
@@ -58,13 +61,14 @@ class CollectionReport:
 
     images: int
     layers: int
+    encodings: int
     chunks: int
     """References to chunks that were given back."""
     frames: int
     packs: int
     """Packs that went away whole."""
     bytes_freed: int
-    """Their bytes."""
+    """Their bytes, and those of raw encodings."""
     packs_rewritten: int
     bytes_freed_by_rewriting: int
     """What rewriting gave back: the bytes of the old packs less those written anew."""
@@ -88,7 +92,8 @@ def plan_collection(store: OpenedStore, *, empty_trash: bool = False) -> Collect
     freed = replace(
         freed, packs=freed.packs + len(leftovers), bytes_freed=freed.bytes_freed + sum(size for _, size in leftovers)
     )
-    return CollectionPlan(tuple(images), tuple(images.values()), tuple(forecast.layers), recipes, freed)
+    layers, encodings = tuple(forecast.layers), tuple(forecast.encodings)
+    return CollectionPlan(tuple(images), tuple(images.values()), layers, encodings, recipes, freed)
 
 
 def forecast_garbage(store: OpenedStore, forecast: Forecast, images: Iterable[Digest]) -> int:
@@ -97,10 +102,10 @@ def forecast_garbage(store: OpenedStore, forecast: Forecast, images: Iterable[Di
     for digest in images:
         forecast.drop_image(digest)
     for _, diff_id in transaction.loose_layers.items():
-        forecast.drop_layer_if_loose(diff_id)
+        forecast.drop_if_loose(diff_id)
     for lease in expired_leases(transaction):
         for _, diff_id in transaction.lease_layers.items_with_prefix(lease):
-            forecast.drop_layer_if_loose(diff_id)
+            forecast.drop_if_loose(diff_id)
     uploads = dict(transaction.uploads.items())
     live = LiveLeases.look(store.layout.leases)  # after the uploads were read: a session is there before its upload
     recipes = [number for number, session in uploads.items() if session not in live.sessions]
@@ -127,7 +132,8 @@ class _Collection:
     def __init__(self, store: OpenedStore, on_progress: OnProgress | None) -> None:
         self._store = store
         self._on_progress = on_progress
-        self._images = self._layers = self._references = self._postponed = 0
+        self._images = self._layers = self._encodings = self._references = self._postponed = 0
+        self._raw_bytes = 0
         self._packs = PackCollector(store)
 
     def run(self, plan: CollectionPlan) -> None:
@@ -135,10 +141,12 @@ class _Collection:
         self._store.index.reader_check()
         self._packs.remove_orphans()
         remove_leftovers(self._store.layout)
+        self._raw_bytes += remove_orphans(self._store)
         self._tell("images")
         for digest, deleted in zip(plan.images, plan.deletions, strict=True):
             self._images += self._write_journal(partial(self._drop_image, digest=digest, deleted=deleted))
         self._expire_leases()
+        self._drop_encodings(plan.encodings)
         self._drop_layers(plan.layers)
         self._drop_dead_uploads()
         self._store.journal.sync()
@@ -152,10 +160,11 @@ class _Collection:
         return CollectionReport(
             self._images,
             self._layers,
+            self._encodings,
             self._references,
             packs.frames,
             packs.packs,
-            packs.bytes_freed,
+            packs.bytes_freed + self._raw_bytes,
             packs.packs_rewritten,
             packs.bytes_freed_by_rewriting,
             self._postponed + packs.postponed,
@@ -168,15 +177,13 @@ class _Collection:
         record = transaction.trash.get(digest)
         if record is None or record.deleted != deleted:
             return 0  # brought back meanwhile
-        diff_ids = dict.fromkeys(image_config(transaction, digest).diff_ids)
+        closure = stored_closure(transaction, digest)
         transaction.trash.delete(digest)
-        for blob in (digest, record.image.config):
+        for blob in closure.documents:
             self._packs.drop_blob(transaction, blob)
-        for diff_id in diff_ids:
-            layer = transaction.layers.get(diff_id)
-            if layer is not None:
-                transaction.layer_images.delete((layer.number, digest))
-                loosen(transaction, diff_id, layer.number)
+        for number, kept in kept_by(transaction, closure).items():
+            transaction.layer_images.delete((number, digest))
+            loosen(transaction, kept, number)
         self._store.journal.append(transaction, [drop_image_event(digest)])
         return 1
 
@@ -186,6 +193,26 @@ class _Collection:
             expired = expired_leases(transaction)
         for lease in expired:
             end_lease(self._store, lease)
+
+    def _drop_encodings(self, encodings: tuple[Digest, ...]) -> None:
+        for start in range(0, len(encodings), _LAYERS_PER_TRANSACTION):
+            some = encodings[start : start + _LAYERS_PER_TRANSACTION]
+            dropped = self._store.journal.write(self._store.index, partial(self._drop_some_encodings, encodings=some))
+            self._encodings += len(dropped)
+            # The row went first: who finds none reads no file, and one that is left over is an orphan.
+            self._raw_bytes += sum(remove_raw(self._store, digest) for digest in dropped)
+
+    def _drop_some_encodings(self, transaction: Transaction, encodings: tuple[Digest, ...]) -> list[Digest]:
+        events: list[Event] = []
+        dropped = []
+        for digest in encodings:
+            record = transaction.encodings.get(digest)
+            if record is not None and not is_kept(transaction, record.number):
+                events.append(drop_encoding(transaction, digest, record))
+                dropped.append(digest)
+        if events:
+            self._store.journal.append(transaction, events)
+        return dropped
 
     def _drop_layers(self, layers: tuple[Digest, ...]) -> None:
         for start in range(0, len(layers), _LAYERS_PER_TRANSACTION):
@@ -225,5 +252,5 @@ class _Collection:
 
     def _tell(self, note: str) -> None:
         if self._on_progress is not None:
-            done = self._packs.bytes_freed + self._packs.bytes_freed_by_rewriting
+            done = self._raw_bytes + self._packs.bytes_freed + self._packs.bytes_freed_by_rewriting
             self._on_progress(Progress("collect", str(self._store.layout.root), done, None, "bytes", note))

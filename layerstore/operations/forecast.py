@@ -7,12 +7,12 @@ from array import array
 from dataclasses import dataclass, field
 
 from layerstore.digest import Digest
-from layerstore.operations.images import image_config
-from layerstore.operations.keeping import holds_of
+from layerstore.operations.closure import kept_by, stored_closure
+from layerstore.operations.keeping import encodings_of, holds_of
 from layerstore.storage.index import Transaction
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import decode_segment
-from layerstore.storage.records import CountsRecord, FrameRecord, FrameState
+from layerstore.storage.records import CountsRecord, EncodingState, FrameRecord, FrameState
 
 LIVE_SHARE_MIN = 0.75
 """A pack with a smaller share of live bytes is rewritten."""
@@ -26,10 +26,12 @@ class Freed:
     frames: int
     packs: int
     bytes_freed: int
-    """Exact: the bytes of packs that go away whole."""
+    """Exact: the bytes of packs that go away whole, and of raw encodings."""
     packs_rewritten: int
     bytes_freed_by_rewriting: int
     """An estimate: packs that are partly live are written anew without what is dead."""
+    raw_bytes: int = 0
+    """Those of `bytes_freed` that raw encodings have."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Forecast:
     transaction: Transaction
     layers: dict[Digest, int] = field(default_factory=dict)
     """Layers that go, with their numbers."""
+    encodings: dict[Digest, int] = field(default_factory=dict)
+    """Encodings that go, with the bytes of those that are kept raw."""
     _images: set[Digest] = field(default_factory=set)
     _blob_users: dict[Digest, int] = field(default_factory=dict)
     _witness: dict[int, Digest | None] = field(default_factory=dict)
@@ -57,21 +61,33 @@ class Forecast:
             return
         self._images.add(digest)
         transaction = self.transaction
-        image = transaction.images.get(digest) or transaction.trash[digest].image
-        for blob in (digest, image.config):
+        closure = stored_closure(transaction, digest)
+        for blob in closure.documents:
             record = transaction.blobs[blob]
             users = self._blob_users[blob] = self._blob_users.get(blob, record.count) - 1
             if users == 0:
                 self._add_dead(record.place.pack, record.place.size)
-        for diff_id in dict.fromkeys(image_config(transaction, digest).diff_ids):
-            self.drop_layer_if_loose(diff_id)
+        for one in kept_by(transaction, closure).values():
+            self.drop_if_loose(one)
 
-    def drop_layer_if_loose(self, diff_id: Digest) -> None:
-        """As if the layer were gone, unless something keeps it."""
-        record = self.transaction.layers.get(diff_id)
-        if record is None or diff_id in self.layers:
+    def drop_if_loose(self, digest: Digest) -> None:
+        """As if the layer and the encoding of that digest were gone, unless something keeps them."""
+        self._drop_encoding_if_loose(digest)
+        self._drop_layer_if_loose(digest)
+
+    def _drop_encoding_if_loose(self, digest: Digest) -> None:
+        record = self.transaction.encodings.get(digest)
+        if record is None or digest in self.encodings or self._is_used(record.number):
             return
-        if self._is_in_an_image(record.number) or holds_of(self.transaction, record.number):
+        self.encodings[digest] = record.size if record.state is EncodingState.RAW else 0
+        self._add_dead(record.place.pack, record.place.size)
+        self._drop_layer_if_loose(record.diff_id)
+
+    def _drop_layer_if_loose(self, diff_id: Digest) -> None:
+        record = self.transaction.layers.get(diff_id)
+        if record is None or diff_id in self.layers or self._is_used(record.number):
+            return
+        if not self.encodings.keys() >= set(encodings_of(self.transaction, record.number)):
             return
         self.layers[diff_id] = record.number
         self._add_dead(record.place.pack, record.place.size)
@@ -102,9 +118,9 @@ class Forecast:
         self._add_dead(number, 0)
 
     def dead_bytes_added(self) -> int:
-        """How many stored bytes are dead that were live before."""
+        """How many stored bytes are dead that were live before, those of raw encodings among them."""
         self._take_dead_bytes()
-        return self._dead_total
+        return self._dead_total + sum(self.encodings.values())
 
     def freed(self) -> Freed:
         """What collection would free now."""
@@ -123,7 +139,8 @@ class Forecast:
             elif is_thin(pack.size, pack.dead_bytes):
                 rewritten += 1
                 estimate += pack.dead_bytes
-        return Freed(chunks, frames, packs, bytes_freed, rewritten, estimate)
+        raw = sum(self.encodings.values())
+        return Freed(chunks, frames, packs, bytes_freed + raw, rewritten, estimate, raw)
 
     def _take_dead_bytes(self) -> None:
         for number in self._changed:
@@ -132,6 +149,9 @@ class Forecast:
             self._add_dead(record.place.pack, dead - self._frame_dead.get(number, 0))
             self._frame_dead[number] = dead
         self._changed.clear()
+
+    def _is_used(self, number: int) -> bool:
+        return self._is_in_an_image(number) or bool(holds_of(self.transaction, number))
 
     def _is_in_an_image(self, number: int) -> bool:
         """Whether an image that stays has the layer. A base of many images is not searched anew for each of them."""

@@ -1,12 +1,14 @@
 """Images: put, tag, delete into the trash, bring back."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import (
+    BlobNotFoundError,
+    DigestMismatchError,
     ImageNotFoundError,
     InvalidManifestError,
     InvalidOptionError,
@@ -15,9 +17,9 @@ from layerstore.errors import (
     LayerNotFoundError,
     TagNotFoundError,
 )
-from layerstore.oci.config import ImageConfig, parse_config
-from layerstore.oci.documents import parse_manifest
+from layerstore.oci.documents import Index, parse_image
 from layerstore.oci.reference import DEFAULT_TAG, Reference
+from layerstore.operations.closure import Closure, gather, kept_by
 from layerstore.operations.counting import mark_dead
 from layerstore.operations.keeping import images_of, loosen
 from layerstore.operations.leases import TTL_SECONDS_MAX
@@ -33,15 +35,10 @@ _TRASH_HINT = "; it is in the trash, and `layerstore undelete` brings it back"
 
 @dataclass(frozen=True, slots=True)
 class ImageDocuments:
-    """The two documents of an image, as exact bytes."""
+    """The two documents of an image of one platform, as exact bytes."""
 
     manifest: bytes
     config: bytes
-
-    @property
-    def digest(self) -> Digest:
-        """The image's digest: that of its manifest."""
-        return Digest.of(self.manifest)
 
 
 def canonical_tag(text: str) -> str:
@@ -60,28 +57,36 @@ def new_tag(text: str) -> str:
     return name
 
 
-def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = None) -> Digest:
-    """Make an image of layers that are in the store; from here on it keeps them. Putting it again changes nothing.
+def put_image(
+    store: OpenedStore,
+    root: bytes,
+    documents: Iterable[bytes],
+    *,
+    digest: Digest | None = None,
+    tag: str | None = None,
+) -> Digest:
+    """Make an image of blobs that are in the store; from here on it keeps them. Putting it again changes nothing.
 
-    Raises `InvalidManifestError`, and `LayerNotFoundError` if a layer is missing: then nothing was changed.
+    ``root`` is a manifest or an index and ``digest`` its digest, sha256 unless given; ``documents`` are the others that
+    hang on it, as far as the store does not have them. Raises `InvalidManifestError`, and `LayerNotFoundError` if a
+    layer is missing: then nothing was changed.
     """
-    diff_ids = _checked_diff_ids(documents)
-    digest, config_digest = documents.digest, Digest.of(documents.config)
+    digest = digest or Digest.of(root)
+    closure = _closure_of(store, digest, [root, *documents])
     name = new_tag(tag) if tag is not None else None
-    holders_over = _holders_over(store, diff_ids)
+    holders_over = _holders_over(store, closure)
 
     def change(transaction: Transaction, writer: PackWriter, places: dict[Digest, Place]) -> None:
         events: list[Event] = []
         if digest in transaction.trash:
             events += _restore(transaction, digest, ())  # made anew, it has none but the tag that is asked for
         elif digest not in transaction.images:
-            _put_blob(transaction, digest, documents.manifest, places)
-            _put_blob(transaction, config_digest, documents.config, places)
-            record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), config_digest, 0)
+            for one, data in closure.documents.items():
+                _put_blob(transaction, one, data, places)
+            record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), closure.config, 0)
             transaction.images.put(digest, record)
             events.append(image_event(digest, record))
-        for diff_id in diff_ids:
-            _take_layer(transaction, diff_id, digest, holders_over)
+        _take_contents(transaction, closure, holders_over)
         if name is not None:
             events += _set_tag(transaction, name, digest)
         for one, place in places.items():
@@ -93,7 +98,7 @@ def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = N
 
     with store.pack_writer() as writer:
         while True:
-            places = _append_missing(store, writer, {digest: documents.manifest, config_digest: documents.config})
+            places = _append_missing(store, writer, closure.documents)
             try:
                 store.journal.write(store.index, partial(change, writer=writer, places=places))
             except _StaleError:
@@ -105,18 +110,40 @@ def put_image(store: OpenedStore, documents: ImageDocuments, tag: str | None = N
     return digest
 
 
-def _checked_diff_ids(documents: ImageDocuments) -> list[Digest]:
-    promised = parse_manifest(documents.manifest).config.digest
-    if Digest.of(documents.config, promised.algorithm) != promised:
-        raise InvalidManifestError(f"the manifest names the config {promised}; the one given has another digest")
-    return list(parse_config(documents.config).diff_ids)
+def _closure_of(store: OpenedStore, digest: Digest, given: list[bytes]) -> Closure:
+    """Everything that hangs on the image, of what was given and what the store has; checked."""
+    by_digest: dict[Digest, bytes] = {}
+
+    def read(wanted: Digest) -> bytes | None:
+        if not by_digest or wanted.algorithm not in {one.algorithm for one in by_digest}:
+            by_digest.update({Digest.of(data, wanted.algorithm): data for data in given})
+        data = by_digest.get(wanted)
+        if data is None:
+            with store.index.read() as transaction:
+                record = transaction.blobs.get(wanted)
+            data = None if record is None else record.data
+        return data
+
+    if read(digest) is None:
+        raise DigestMismatchError(digest, Digest.of(given[0], digest.algorithm))
+    try:
+        closure = gather(digest, read)
+    except BlobNotFoundError as error:
+        raise InvalidManifestError(f"{error}; it was not given, and the store does not have it") from None
+    needed = set(closure.documents.values())
+    for data in given:
+        if data not in needed:
+            raise InvalidManifestError(f"nothing of the image names the config or manifest {Digest.of(data)}")
+    if closure.contradiction:
+        raise InvalidManifestError(closure.contradiction)
+    return closure
 
 
 class _StaleError(Exception):
     """A blob that was there when we looked has been collected since."""
 
 
-def _append_missing(store: OpenedStore, writer: PackWriter, blobs: dict[Digest, bytes]) -> dict[Digest, Place]:
+def _append_missing(store: OpenedStore, writer: PackWriter, blobs: Mapping[Digest, bytes]) -> dict[Digest, Place]:
     """Put those documents into a pack, durably, that the store does not have."""
     with store.index.read() as transaction:
         missing = [digest for digest in blobs if digest not in transaction.blobs]
@@ -144,27 +171,36 @@ def layer_record(transaction: Transaction, diff_id: Digest) -> LayerRecord:
     return layer
 
 
-def _holders_over(store: OpenedStore, diff_ids: Iterable[Digest]) -> set[bytes]:
-    """Sessions that hold one of the layers and are no more, and our own: an image may take over what they hold.
+def _holders_over(store: OpenedStore, closure: Closure) -> set[bytes]:
+    """Sessions that hold one of the contents and are no more, and our own: an image may take over what they hold.
 
     A holder that was seen before the look at the living, and is not among them, is dead for good. One that comes
     later is none of ours to judge.
     """
     with store.index.read() as transaction:
-        numbers = [record.number for one in diff_ids if (record := transaction.layers.get(one)) is not None]
-        prefixes = [number.to_bytes(8, "big") for number in numbers]
+        prefixes = [number.to_bytes(8, "big") for number in kept_by(transaction, closure)]
         seen = {key[1] for prefix in prefixes for key, _ in transaction.holds.items_with_prefix(prefix)}
     return (seen - LiveLeases.look(store.layout.leases).sessions) | {store.session.name}
 
 
-def _take_layer(transaction: Transaction, diff_id: Digest, image: Digest, holders_over: set[bytes]) -> None:
-    layer = layer_record(transaction, diff_id)
-    transaction.layer_images.put((layer.number, image), None)
-    # The image keeps the layer now. Holds of other running sessions, and of leases, stay.
-    prefix = layer.number.to_bytes(8, "big")
-    for (number, holder), end in list(transaction.holds.items_with_prefix(prefix)):
-        if end == UNTIL_RELEASED and holder in holders_over:
-            transaction.holds.delete((number, holder))
+def _take_contents(transaction: Transaction, closure: Closure, holders_over: set[bytes]) -> None:
+    """Let the image keep its layers and encodings. Raises if one is missing, or is not what the config says."""
+    for diff_id in closure.needed_diff_ids:
+        layer_record(transaction, diff_id)
+    for blob in closure.blobs:
+        digest = blob.descriptor.digest
+        encoding = transaction.encodings.get(digest)
+        if encoding is not None and blob.diff_id is not None and encoding.diff_id != blob.diff_id:
+            raise InvalidManifestError(f"blob {digest} decodes to {encoding.diff_id}; the config says {blob.diff_id}")
+        if blob.diff_id is None and not blob.may_be_missing and encoding is None and digest not in transaction.layers:
+            raise LayerNotFoundError(f"the store has no blob {digest}; push it before you make an image of it")
+    for number in kept_by(transaction, closure):
+        transaction.layer_images.put((number, closure.root), None)
+        # The image keeps it now. Holds of other running sessions, and of leases, stay.
+        prefix = number.to_bytes(8, "big")
+        for (held, holder), end in list(transaction.holds.items_with_prefix(prefix)):
+            if end == UNTIL_RELEASED and holder in holders_over:
+                transaction.holds.delete((held, holder))
 
 
 def resolve(transaction: Transaction, text: str) -> Digest:
@@ -204,19 +240,17 @@ def _resolve_prefix(transaction: Transaction, text: str) -> Digest | None:
 
 
 def documents_of(transaction: Transaction, digest: Digest) -> ImageDocuments:
-    """The documents of an image that is there or in the trash."""
-    image = transaction.images.get(digest)
-    if image is None:
-        trash = transaction.trash.get(digest)
-        if trash is None:
-            raise ImageNotFoundError(f"the store has no image {digest}")
-        image = trash.image
-    return ImageDocuments(transaction.blobs[digest].data, transaction.blobs[image.config].data)
+    """The documents of an image that is there or in the trash, or of a part of one.
 
-
-def image_config(transaction: Transaction, digest: Digest) -> ImageConfig:
-    """The parsed config of an image."""
-    return parse_config(documents_of(transaction, digest).config)
+    Raises `InvalidManifestError` for an index.
+    """
+    record = transaction.blobs.get(digest)
+    if record is None:
+        raise ImageNotFoundError(f"the store has no image {digest}")
+    document = parse_image(record.data)
+    if isinstance(document, Index):
+        raise InvalidManifestError(f"{digest} is an index of several images; name one of them by its platform")
+    return ImageDocuments(record.data, transaction.blobs[document.config.digest].data)
 
 
 def tags_of(transaction: Transaction, digest: Digest) -> list[str]:

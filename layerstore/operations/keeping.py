@@ -1,4 +1,7 @@
-"""What keeps a layer: the images that it is part of, and the holds of those who pushed it."""
+"""What keeps a layer or an encoding: the images that it is part of, and the holds of those who pushed it.
+
+Both have numbers from one counter, and what keeps them is told by number. A layer is also kept by its encodings.
+"""
 
 import time
 from itertools import islice
@@ -7,7 +10,7 @@ from layerstore.digest import Digest
 from layerstore.operations.counting import mark_dead
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, drop_layer_event
-from layerstore.storage.records import UNTIL_RELEASED, LayerRecord
+from layerstore.storage.records import UNTIL_RELEASED, EncodingRecord, LayerRecord
 
 
 def holds_of(transaction: Transaction, number: int) -> dict[bytes, int]:
@@ -21,21 +24,31 @@ def holds_of(transaction: Transaction, number: int) -> dict[bytes, int]:
 
 
 def images_of(transaction: Transaction, number: int) -> list[Digest]:
-    """The images that a layer is part of, those in the trash included."""
+    """The images that a layer or encoding is part of, those in the trash included."""
     return [digest for (_, digest), _ in transaction.layer_images.items_with_prefix(number.to_bytes(8, "big"))]
 
 
+def encodings_of(transaction: Transaction, number: int) -> list[Digest]:
+    """The encodings of a layer."""
+    return [digest for (_, digest), _ in transaction.layer_encodings.items_with_prefix(number.to_bytes(8, "big"))]
+
+
 def is_kept(transaction: Transaction, number: int) -> bool:
-    """Whether anything keeps the layer."""
+    """Whether anything keeps the layer or encoding."""
     prefix = number.to_bytes(8, "big")
-    return any(True for _ in transaction.layer_images.items_with_prefix(prefix)) or bool(holds_of(transaction, number))
+    return (
+        any(True for _ in transaction.layer_images.items_with_prefix(prefix))
+        or any(True for _ in transaction.layer_encodings.items_with_prefix(prefix))
+        or bool(holds_of(transaction, number))
+    )
 
 
-def loosen(transaction: Transaction, diff_id: Digest, number: int) -> None:
-    """Something that kept a layer is gone: if it was the last, put the layer on collection's list."""
-    record = transaction.layers.get(diff_id)
-    if record is not None and record.number == number and not is_kept(transaction, number):
-        transaction.loose_layers.put(number, diff_id)
+def loosen(transaction: Transaction, digest: Digest, number: int) -> None:
+    """Something that kept a layer or encoding is gone: if it was the last, put it on collection's list."""
+    if not is_kept(transaction, number) and number in (
+        record.number for record in (transaction.layers.get(digest), transaction.encodings.get(digest)) if record
+    ):
+        transaction.loose_layers.put(number, digest)
 
 
 def end_holds(transaction: Transaction, lease: bytes, count: int) -> bool:
@@ -59,12 +72,26 @@ def drop_upload(transaction: Transaction, number: int) -> bool:
 def drop_layer(transaction: Transaction, diff_id: Digest, record: LayerRecord) -> Event:
     """Take a layer out of sight; its recipe waits to be drained. The event is for the journal."""
     transaction.layers.delete(diff_id)
+    transaction.dropped.put(record.number, None)
+    return _bury(transaction, record)
+
+
+def drop_encoding(transaction: Transaction, digest: Digest, record: EncodingRecord) -> Event:
+    """Forget an encoding; its file, if it is raw, is removed after the transaction. The event is for the journal."""
+    transaction.encodings.delete(digest)
+    layer = transaction.layers.get(record.diff_id)
+    if layer is not None:
+        transaction.layer_encodings.delete((layer.number, digest))
+        loosen(transaction, record.diff_id, layer.number)
+    return _bury(transaction, record)
+
+
+def _bury(transaction: Transaction, record: LayerRecord | EncodingRecord) -> Event:
     transaction.loose_layers.delete(record.number)
     holders = [holder for (_, holder), _ in transaction.holds.items_with_prefix(record.number.to_bytes(8, "big"))]
     for holder in holders:
         transaction.holds.delete((record.number, holder))
         transaction.lease_layers.delete((holder, record.number))
-    transaction.dropped.put(record.number, None)
     transaction.graves.put((record.place.pack, record.number), None)
     mark_dead(transaction, record.place.pack, record.place.size)
     return drop_layer_event(record.number)

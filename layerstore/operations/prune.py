@@ -11,7 +11,7 @@ from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.images import delete_image, tags_of
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.records import ImageRecord
+from layerstore.storage.records import EncodingState, ImageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def _less(all_freed: Freed, gone_anyway: Freed) -> Freed:
         all_freed.bytes_freed - gone_anyway.bytes_freed,
         max(0, all_freed.packs_rewritten - gone_anyway.packs_rewritten),
         max(0, all_freed.bytes_freed_by_rewriting - gone_anyway.bytes_freed_by_rewriting),
+        all_freed.raw_bytes - gone_anyway.raw_bytes,
     )
 
 
@@ -139,11 +140,12 @@ def _until_small(
     max_size: int,
 ) -> None:
     live = sum(record.size - record.dead_bytes for _, record in transaction.packs.items())
+    live += sum(one.size for _, one in transaction.encodings.items() if one.state is EncodingState.RAW)
     for digest, _ in images:
         if live - forecast.dead_bytes_added() <= max_size:
             return
         if digest not in chosen:
-            chosen[digest] = f"the oldest, while the packs hold more than {max_size} bytes"
+            chosen[digest] = f"the oldest, while the store holds more than {max_size} bytes"
             forecast.drop_image(digest)
 
 

@@ -1,7 +1,7 @@
 """Pull: a layer's bytes from its recipe, every frame verified, in order or from any offset."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -54,9 +54,9 @@ class RecipeReader:
         self._store = store
         self.record = record
 
-    def segments(self) -> Iterator[tuple[int, Segment]]:
-        """All segments in order, each with its offset."""
-        position = 0
+    def segments(self, begin: int = 0) -> Iterator[tuple[int, Segment]]:
+        """All segments from the one that holds byte ``begin`` on, each with its offset."""
+        position = begin
         while position < self.record.size:
             start, segment = self.segment_at(position)
             yield start, segment
@@ -173,14 +173,23 @@ def layer_blocks(store: OpenedStore, diff_id: Digest) -> Iterator[bytes]:
     """
     with leased_layer(store, diff_id) as record, ThreadPoolExecutor(worker_count()) as pool:
         reader = RecipeReader(store, record)
-        yield from _verified(_joined(reader, pool), diff_id)
+        yield from verified(_joined(reader, pool), diff_id)
 
 
-def _joined(reader: RecipeReader, pool: ThreadPoolExecutor) -> Iterator[bytes]:
+def layer_blocks_from(store: OpenedStore, diff_id: Digest, start: int) -> Iterator[bytes]:
+    """A layer's bytes from an offset on. Every frame is verified, the layer's digest is not compared."""
+    with leased_layer(store, diff_id) as record, ThreadPoolExecutor(worker_count()) as pool:
+        yield from _joined(RecipeReader(store, record), pool, start)
+
+
+def _joined(reader: RecipeReader, pool: ThreadPoolExecutor, begin: int = 0) -> Iterator[bytes]:
     parts: list[memoryview] = []
     size = 0
-    for _, segment in reader.segments():
+    for start, segment in reader.segments(begin):
+        skipped = max(0, begin - start)
         for part in reader.pieces(segment, pool):
+            if skipped:
+                skipped, part = skipped - min(skipped, len(part)), part[skipped:]
             parts.append(part)
             size += len(part)
             if size >= _OUTPUT_SIZE:
@@ -190,16 +199,17 @@ def _joined(reader: RecipeReader, pool: ThreadPoolExecutor) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _verified(blocks: Iterator[bytes], diff_id: Digest) -> Iterator[bytes]:
-    state = hasher(diff_id.algorithm)
+def verified(blocks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
+    """The blocks, the last of them only if the digest of all is the expected one, else `DigestMismatchError`."""
+    state = hasher(digest.algorithm)
     held: bytes | None = None
     for block in blocks:
         if held is not None:
             yield held
         state.update(block)
         held = block
-    actual = Digest.from_raw(diff_id.algorithm, state.digest())
-    if actual != diff_id:
-        raise DigestMismatchError(diff_id, actual)
+    actual = Digest.from_raw(digest.algorithm, state.digest())
+    if actual != digest:
+        raise DigestMismatchError(digest, actual)
     if held is not None:
         yield held

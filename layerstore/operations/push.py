@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +25,9 @@ _PROGRESS_SECONDS = 0.1
 _HASH_QUEUE = 4
 
 
+Decoder = Callable[[Iterable[bytes]], Iterable[bytes]]
+
+
 class Decode(StrEnum):
     """Whether a push decodes gzip and zstd."""
 
@@ -40,9 +43,9 @@ class Pushed:
     size: int
     """Bytes of the layer, decoded."""
     already_present: bool
-    encoding: Encoding | None
-    """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
     totals: UploadTotals
+    encoding: Encoding | None = None
+    """How the source was compressed, if it was decoded. The compressed bytes themselves are not kept."""
     undecodable: str = ""
     """Why a source that looked compressed is kept as the bytes it is."""
 
@@ -62,33 +65,35 @@ def push(
     raised and nothing becomes visible.
     """
     encoding = detect(source.peek()) if decode_mode is Decode.AUTO else None
-    report = _Report(on_progress, source)
+    report = Report(on_progress, source)
     if encoding is None:
-        return _push_blocks(store, report.count(source.blocks()), None, holder, expected, report)
+        return push_blocks(store, report.count(source.blocks()), None, holder, expected, report)
     with spooled(source, store.layout.temporary) as again:
         try:
-            return _push_blocks(store, report.count(again.blocks()), encoding, holder, expected, report)
+            pushed = push_blocks(store, report.count(again.blocks()), decode, holder, expected, report)
+            return replace(pushed, encoding=encoding)
         except UndecodableError as error:
             again.rewind()
             report.restart()
-            pushed = _push_blocks(store, report.count(again.blocks()), None, holder, expected, report)
+            pushed = push_blocks(store, report.count(again.blocks()), None, holder, expected, report)
             return replace(pushed, undecodable=str(error))
 
 
-def _push_blocks(
+def push_blocks(
     store: OpenedStore,
     blocks: Iterable[bytes],
-    encoding: Encoding | None,
+    decoder: Decoder | None,
     holder: Holder,
     expected: Digest | None,
-    report: "_Report",
+    report: "Report",
 ) -> Pushed:
-    source_hash = _HashThread(expected.algorithm) if expected and (encoding or expected.algorithm != "sha256") else None
+    """Store what ``decoder`` makes of the blocks as a layer; ``expected`` is the digest of the blocks themselves."""
+    source_hash = _HashThread(expected.algorithm) if expected and (decoder or expected.algorithm != "sha256") else None
     layer_hash = _HashThread("sha256")
     try:
         if source_hash:
             blocks = source_hash.tee(blocks)
-        content = decode(blocks) if encoding else blocks
+        content = decoder(blocks) if decoder else blocks
         with store.pack_writer() as writer, ThreadPoolExecutor(worker_count()) as pool:
             turn = threading.Lock()
             upload = Upload(store, writer, pool, holder, turn)
@@ -112,7 +117,7 @@ def _push_blocks(
         if source_hash:
             source_hash.stop()
     report.finish("already present" if not is_new else "")
-    return Pushed(diff_id, size, not is_new, encoding, upload.totals)
+    return Pushed(diff_id, size, not is_new, upload.totals)
 
 
 def _commit_batches(upload: Upload, content: Iterable[bytes], turn: threading.Lock) -> Batch:
@@ -179,8 +184,8 @@ class _HashThread:
             self._state.update(block)
 
 
-class _Report:
-    """Tells progress at most ten times a second."""
+class Report:
+    """Tells the progress of a push at most ten times a second."""
 
     def __init__(self, on_progress: OnProgress | None, source: Source) -> None:
         self._on_progress = on_progress

@@ -22,8 +22,11 @@ from uuid import uuid4
 
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError
+from layerstore.operations.closure import kept_by
 from layerstore.operations.damage import note_damage
 from layerstore.operations.forecast import dead_bytes, is_thin
+from layerstore.operations.keeping import is_kept
+from layerstore.operations.raw_files import raw_path
 from layerstore.operations.rebuild_names import (
     History,
     ImageDamage,
@@ -46,6 +49,7 @@ from layerstore.storage.records import (
     UNTIL_RELEASED,
     BlobRecord,
     CountsRecord,
+    EncodingState,
     FrameRecord,
     FrameState,
     PackRecord,
@@ -200,7 +204,9 @@ class _Rebuild:
     def _fill(self, index: Index, history: History, names: Names, recipes: Recipes) -> None:
         self._put_frames(index, recipes)
         self._put_recipes(index, recipes)
-        index.write(partial(self._put_layers, history=history, names=names, recipes=recipes))
+        index.write(partial(self._put_layers, history=history, recipes=recipes))
+        index.write(partial(self._put_encodings, history=history))
+        index.write(partial(self._put_owners, names=names))
         index.write(partial(self._put_images, names=names))
         index.write(partial(self._put_packs_and_counters, history=history, recipes=recipes))
 
@@ -261,20 +267,38 @@ class _Rebuild:
             for _, place in batch:
                 self._add_live(place)
 
-    def _put_layers(self, transaction: Transaction, history: History, names: Names, recipes: Recipes) -> None:
-        images: dict[Digest, list[Digest]] = {}
-        for digest, diff_ids in names.diff_ids.items():
-            for diff_id in dict.fromkeys(diff_ids):
-                images.setdefault(diff_id, []).append(digest)
+    def _put_layers(self, transaction: Transaction, history: History, recipes: Recipes) -> None:
         for diff_id, record in recipes.layers.items():
             transaction.layers.put(diff_id, record)
-            for digest in images.get(diff_id, ()):
-                transaction.layer_images.put((record.number, digest), None)
-            if diff_id not in images:
-                transaction.holds.put((record.number, UNKNOWN_HOLDER), UNTIL_RELEASED)
         for number in [*history.dropped, *recipes.superseded]:
             for pack in self._survey.layer_packs.get(number, ()):
                 transaction.graves.put((pack, number), None)
+
+    def _put_encodings(self, transaction: Transaction, history: History) -> None:
+        """The encodings whose layers are there. One that is only known as raw must have its file."""
+        for number, copies in sorted(self._survey.encodings.items()):
+            if number in history.dropped:
+                continue
+            digest, record = max(copies, key=lambda copy: (copy[1].state is not EncodingState.RAW, copy[1].tried))
+            layer = transaction.layers.get(record.diff_id)
+            path = raw_path(self._layout, digest)
+            is_whole = record.state is not EncodingState.RAW or (path.exists() and path.stat().st_size == record.size)
+            if layer is None or not is_whole or digest in transaction.encodings:
+                for pack in self._survey.layer_packs[number]:
+                    transaction.graves.put((pack, number), None)
+                continue
+            transaction.encodings.put(digest, record)
+            transaction.layer_encodings.put((layer.number, digest), None)
+
+    def _put_owners(self, transaction: Transaction, names: Names) -> None:
+        for digest, closure in names.closures.items():
+            for number in kept_by(transaction, closure):
+                transaction.layer_images.put((number, digest), None)
+        numbers = [record.number for _, record in transaction.layers.items()]
+        numbers += [record.number for _, record in transaction.encodings.items()]
+        for number in numbers:
+            if not is_kept(transaction, number):
+                transaction.holds.put((number, UNKNOWN_HOLDER), UNTIL_RELEASED)
 
     def _put_images(self, transaction: Transaction, names: Names) -> None:
         for digest, record in names.images.items():
@@ -292,6 +316,8 @@ class _Rebuild:
         survey = self._survey
         for record in recipes.layers.values():
             self._add_live(record.place)
+        for _, encoding in transaction.encodings.items():
+            self._add_live(encoding.place)
         for digest, _ in transaction.blobs.items():
             self._add_live(survey.blobs[digest])
         for number, size in survey.packs.items():
@@ -301,7 +327,7 @@ class _Rebuild:
             transaction.packs.put(number, PackRecord(size, dead))
             if is_thin(size, dead) or dead >= size - PACK_HEADER.size:
                 transaction.touched_packs.put(number, None)
-        layers = [*survey.layers, *survey.segments, *survey.headless_layers, *history.dropped]
+        layers = [*survey.layers, *survey.segments, *survey.headless_layers, *survey.encodings, *history.dropped]
         image_numbers = [record.number for _, record in transaction.images.items()]
         for counter, numbers in (
             ("next_frame", [*survey.frames, *recipes.counts]),

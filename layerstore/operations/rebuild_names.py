@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, LayerstoreError
-from layerstore.oci.config import parse_config
-from layerstore.oci.documents import parse_manifest
+from layerstore.errors import LayerstoreError
+from layerstore.operations.closure import Closure, gather
 from layerstore.storage.journal import Event, Journal, encode_event
 from layerstore.storage.records import ImageRecord, TrashRecord
 
@@ -73,8 +72,8 @@ class Names:
     images: dict[Digest, ImageRecord] = field(default_factory=dict)
     trash: dict[Digest, TrashRecord] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
-    diff_ids: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
-    """The layers of each image, those in the trash included."""
+    closures: dict[Digest, Closure] = field(default_factory=dict)
+    """What hangs on each image, those in the trash included."""
     damaged: list[ImageDamage] = field(default_factory=list)
     recovered: list[Digest] = field(default_factory=list)
     """Images that the journal does not name; they have no tags."""
@@ -82,23 +81,22 @@ class Names:
     @property
     def wanted(self) -> set[Digest]:
         """All layers that images need."""
-        return {one for layers in self.diff_ids.values() for one in layers}
+        return {one for closure in self.closures.values() for one in closure.needed_diff_ids}
 
     @property
     def blob_uses(self) -> dict[Digest, int]:
         """How often each manifest and config is used."""
         uses: dict[Digest, int] = {}
-        records = self.images | {digest: record.image for digest, record in self.trash.items()}
-        for digest, record in records.items():
-            for one in (digest, record.config):
+        for closure in self.closures.values():
+            for one in closure.documents:
                 uses[one] = uses.get(one, 0) + 1
         return uses
 
     def note_missing_layers(self, layers: Iterable[Digest]) -> None:
         """Note which images lack layers, given those that are there."""
         there = set(layers)
-        for digest, diff_ids in self.diff_ids.items():
-            missing = [one for one in diff_ids if one not in there]
+        for digest, closure in self.closures.items():
+            missing = [one for one in closure.needed_diff_ids if one not in there]
             if missing:
                 tags = tuple(sorted(tag for tag, named in self.tags.items() if named == digest))
                 reason = f"lacks layer {', '.join(missing)}; push it, then create the image again"
@@ -115,13 +113,13 @@ def bring_back_images(history: History, read_blob: ReadBlob) -> Names:
     for digest, event in (history.images | history.trash).items():
         named_by = {tag for tag, named in history.tags.items() if named == digest}
         try:
-            config, diff_ids = _read_documents(digest, read_blob)
+            closure = gather(digest, read_blob)
         except LayerstoreError as error:
             tags = named_by | set(event.get("tags", ()))
             names.damaged.append(ImageDamage(digest, tuple(sorted(tags)), str(error)))
             continue
-        names.diff_ids[digest] = diff_ids
-        record = ImageRecord(event["number"], event["created"], config, 0)
+        names.closures[digest] = closure
+        record = ImageRecord(event["number"], event["created"], closure.config, 0)
         if digest in history.trash:
             names.trash[digest] = TrashRecord(record, event["deleted"], event["expires"], tuple(event["tags"]))
         else:
@@ -138,28 +136,14 @@ def recover_unnamed_images(
     number = history.image_number_max
     damaged = {damage.digest for damage in names.damaged}
     for digest in blobs:
-        if digest in names.diff_ids or digest in damaged:
+        if digest in names.closures or digest in damaged:
             continue
         try:
-            config, diff_ids = _read_documents(digest, read_blob)
+            closure = gather(digest, read_blob)
         except LayerstoreError:
             continue  # a config, or an image whose documents are not complete
-        if there.issuperset(diff_ids):
+        if there.issuperset(closure.needed_diff_ids):
             number += 1
-            names.diff_ids[digest] = diff_ids
-            names.images[digest] = ImageRecord(number, time.time_ns(), config, 0)
+            names.closures[digest] = closure
+            names.images[digest] = ImageRecord(number, time.time_ns(), closure.config, 0)
             names.recovered.append(digest)
-
-
-def _read_documents(digest: Digest, read_blob: ReadBlob) -> tuple[Digest, tuple[Digest, ...]]:
-    """Config and layers of an image."""
-    manifest = _needed(digest, read_blob)
-    config = parse_manifest(manifest).config.digest
-    return config, parse_config(_needed(config, read_blob)).diff_ids
-
-
-def _needed(digest: Digest, read_blob: ReadBlob) -> bytes:
-    data = read_blob(digest)
-    if data is None:
-        raise BlobNotFoundError(f"no pack has blob {digest}")
-    return data

@@ -20,6 +20,10 @@ def copy_record(store: OpenedStore, head: PackRecordHead, writer: PackWriter) ->
             layer = transaction.layers.get(Digest.unpack(head.meta))
             is_here = layer is not None and layer.place == head.place
             body = replace(layer, place=Place(0, 0, 0)).encode() if layer is not None and is_here else None
+        elif head.kind is RecordKind.ENCODING:
+            encoding = transaction.encodings.get(Digest.unpack(head.meta))
+            is_here = encoding is not None and encoding.place == head.place
+            body = replace(encoding, place=Place(0, 0, 0)).encode() if encoding is not None and is_here else None
         else:
             blob = transaction.blobs.get(Digest.unpack(head.meta))
             body = blob.data if blob is not None and blob.place == head.place else None
@@ -41,6 +45,11 @@ def switch_record(transaction: Transaction, head: PackRecordHead, place: Place) 
         layer = transaction.layers.get(diff_id)
         if switched := layer is not None and layer.place == head.place:
             transaction.layers.put(diff_id, replace(layer, place=place))
+    elif head.kind is RecordKind.ENCODING:
+        digest = Digest.unpack(head.meta)
+        encoding = transaction.encodings.get(digest)
+        if switched := encoding is not None and encoding.place == head.place:
+            transaction.encodings.put(digest, replace(encoding, place=place))
     else:
         digest = Digest.unpack(head.meta)
         blob = transaction.blobs.get(digest)

@@ -1,12 +1,17 @@
 """Repair: heal what `verify` reports as damaged content, with chunks from another store, and nothing else."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from layerstore.errors import ContentDamagedError, DamagedError
+from layerstore.digest import Digest
+from layerstore.errors import ContentDamagedError, DamagedError, EncoderUnavailableError, NotFoundError
+from layerstore.operations.blob_reader import blob_blocks
+from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.damage import check_frame, mark_lost
 from layerstore.operations.heal import heal_chunks
-from layerstore.operations.images import image_config
+from layerstore.operations.raw_files import NewFile, is_raw_good, new_file, raw_encodings, raw_path
 from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.operations.rewrite import forget_pack
 from layerstore.progress import OnProgress, Progress
@@ -16,7 +21,7 @@ from layerstore.storage.layout import sync_file, translate_os_errors
 from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackRecordHead, RecordKind, encode_pack_header
-from layerstore.storage.records import PackRecord, Place
+from layerstore.storage.records import EncodingState, PackRecord, Place
 
 _HEAL_BYTES = 16 << 20
 
@@ -31,7 +36,9 @@ class RepairReport:
     """Chunks that are still lost; pushing a layer that holds them heals them."""
     records_rewritten: int
     """What else was damaged and is written anew, as the index has it: records of recipes, layers, manifests and
-    configs, headers of packs, the journal."""
+    configs, encodings, headers of packs, the journal."""
+    encodings_healed: int = 0
+    """Encodings whose raw file was damaged or missing and is good again."""
 
 
 def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgress | None = None) -> RepairReport:
@@ -48,6 +55,7 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
         if on_progress is not None and done % 64 == 0:
             on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
     healed = _heal_from(store, source) if source is not None else 0
+    encodings = _heal_raw_files(store, source) if source is not None else 0
     rewritten += _rewrite_records(store)
     store.index.write(_link_layers)
     rewritten += _settle_packs(store)
@@ -58,16 +66,15 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
         lost = len(transaction.lost)
     if on_progress is not None:
         on_progress(Progress("repair", str(store.layout.root), len(numbers), len(numbers), "frames"))
-    return RepairReport(healed, lost, rewritten)
+    return RepairReport(healed, lost, rewritten, encodings)
 
 
 def _link_layers(transaction: Transaction) -> None:
     """A layer that was lost and pushed again belongs to the images that name it."""
     for digest in [*transaction.images, *transaction.trash]:
-        for diff_id in image_config(transaction, digest).diff_ids:
-            layer = transaction.layers.get(diff_id)
-            if layer is not None and (layer.number, digest) not in transaction.layer_images:
-                transaction.layer_images.put((layer.number, digest), None)
+        for number in kept_by(transaction, stored_closure(transaction, digest)):
+            if (number, digest) not in transaction.layer_images:
+                transaction.layer_images.put((number, digest), None)
 
 
 def _heal_from(store: OpenedStore, source: OpenedStore) -> int:
@@ -88,6 +95,26 @@ def _heal_from(store: OpenedStore, source: OpenedStore) -> int:
         if chunks:
             healed += heal_chunks(store, writer, chunks)
     return healed
+
+
+def _heal_raw_files(store: OpenedStore, source: OpenedStore) -> int:
+    healed = 0
+    for digest in raw_encodings(store):
+        if is_raw_good(store, digest):
+            continue
+        with suppress(DamagedError, NotFoundError, EncoderUnavailableError), new_file(store.layout.temporary) as file:
+            for block in blob_blocks(source, digest):
+                file.write(block)
+            file.sync()
+            store.index.write(partial(_install_raw, store=store, digest=digest, file=file))
+            healed += 1
+    return healed
+
+
+def _install_raw(transaction: Transaction, store: OpenedStore, digest: Digest, file: NewFile) -> None:
+    record = transaction.encodings.get(digest)
+    if record is not None and record.state is EncodingState.RAW:
+        file.install(raw_path(store.layout, digest))
 
 
 def _fetch(source: OpenedStore, identity: bytes) -> bytes | None:
@@ -113,6 +140,10 @@ def _rewrite_records(store: OpenedStore) -> int:
         heads += [
             PackRecordHead(RecordKind.LAYER, 0, record.number, diff_id.pack(), record.place, 0, 0)
             for diff_id, record in transaction.layers.items()
+        ]
+        heads += [
+            PackRecordHead(RecordKind.ENCODING, 0, record.number, digest.pack(), record.place, 0, 0)
+            for digest, record in transaction.encodings.items()
         ]
         heads += [
             PackRecordHead(RecordKind.BLOB, 0, 0, digest.pack(), record.place, 0, 0)
@@ -177,6 +208,7 @@ def _shorten(transaction: Transaction, short: dict[int, int]) -> int:
     places = [record.place for _, record in transaction.frames.items()]
     places += [record.place for _, record in transaction.recipes.items()]
     places += [record.place for _, record in transaction.layers.items()]
+    places += [record.place for _, record in transaction.encodings.items()]
     places += [record.place for _, record in transaction.blobs.items()]
     ends: dict[int, int] = {}
     for place in places:

@@ -5,13 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerstore.digest import Digest
+from layerstore.encodings.recipe import ENCODER_SET
+from layerstore.operations.closure import stored_closure
+from layerstore.operations.encoding_cache import cache_size
 from layerstore.operations.forecast import Forecast
-from layerstore.operations.images import image_config
 from layerstore.operations.keeping import images_of
-from layerstore.operations.pull import find_layer
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import decode_segment
+from layerstore.storage.records import EncodingRecord, EncodingState
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingClass:
+    """The encodings that are kept in one way."""
+
+    name: str
+    """``recipe``: made again from the layer; ``queued``: raw, until a proof is tried; ``raw``: no known encoder makes
+    it; ``plain``: the layer itself under another digest."""
+    encodings: int
+    blob_bytes: int
+    """The bytes of the blobs."""
+    kept_bytes: int
+    """What is kept for them beside their layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,12 @@ class Stats:
     """Those of them that collection can still give back."""
     index_bytes: int
     """What the index occupies on disk."""
+    encodings: tuple[EncodingClass, ...]
+    """Compressed blobs, by how they are kept: always all four classes."""
+    raw_bytes: int
+    """The bytes of encodings that are kept raw."""
+    cache_bytes: int
+    """The bytes of encodings that were made again and are kept for the next who asks."""
     disk_bytes: int
     """What the whole store occupies on disk, as ``du`` counts it."""
 
@@ -83,11 +105,12 @@ def store_stats(store: OpenedStore) -> Stats:
         sizes = {diff_id: record.size for diff_id, record in transaction.layers.items()}
         numbers = {diff_id: record.number for diff_id, record in transaction.layers.items()}
         logical = sum(
-            sum(sizes.get(diff_id, 0) for diff_id in image_config(transaction, digest).diff_ids)
+            sum(sizes.get(diff_id, 0) for diff_id in stored_closure(transaction, digest).diff_ids)
             for digest in transaction.images
         )
         logical += sum(sizes[diff_id] for diff_id, number in numbers.items() if not images_of(transaction, number))
         packs = [record for _, record in transaction.packs.items()]
+        encodings = _encoding_classes(transaction)
         chunk_bytes = sum(record.content_size for _, record in transaction.frames.items())
         return Stats(
             images=len(transaction.images),
@@ -102,8 +125,33 @@ def store_stats(store: OpenedStore) -> Stats:
             stored_bytes=sum(record.size for record in packs),
             dead_bytes=sum(record.dead_bytes for record in packs),
             index_bytes=disk_usage(store.layout.index),
+            encodings=encodings,
+            raw_bytes=sum(one.kept_bytes for one in encodings if one.name in ("raw", "queued")),
+            cache_bytes=cache_size(store),
             disk_bytes=disk_usage(store.layout.root),
         )
+
+
+def _encoding_classes(transaction: Transaction) -> tuple[EncodingClass, ...]:
+    found: dict[str, list[EncodingRecord]] = {"recipe": [], "queued": [], "raw": [], "plain": []}
+    for _, record in transaction.encodings.items():
+        found[encoding_class(record)].append(record)
+    return tuple(
+        EncodingClass(
+            name,
+            len(records),
+            sum(record.size for record in records),
+            sum(record.size if record.state is EncodingState.RAW else len(record.recipe) for record in records),
+        )
+        for name, records in found.items()
+    )
+
+
+def encoding_class(record: EncodingRecord) -> str:
+    """The name of the class that an encoding is in."""
+    if record.state is EncodingState.RAW:
+        return "queued" if record.tried < ENCODER_SET else "raw"
+    return record.state.name.lower()
 
 
 def disk_usage(path: Path) -> int:
@@ -125,12 +173,15 @@ def disk_usage(path: Path) -> int:
 def image_usage(store: OpenedStore, digest: Digest) -> ImageUsage:
     """What one image occupies and has for itself."""
     with store.index.read() as transaction:
-        diff_ids = image_config(transaction, digest).diff_ids
+        closure = stored_closure(transaction, digest)
+        present = [layer for diff_id in closure.diff_ids if (layer := transaction.layers.get(diff_id)) is not None]
+        raw = [encoding for one in closure.blob_digests if (encoding := transaction.encodings.get(one)) is not None]
         forecast = Forecast(transaction)
         forecast.drop_image(digest)
         exclusive = forecast.dead_bytes_added()
-        stored = _stored_bytes(transaction, dict.fromkeys(transaction.layers[d].number for d in diff_ids))
-    size = sum(find_layer(store, diff_id).size for diff_id in diff_ids)
+        stored = _stored_bytes(transaction, dict.fromkeys(layer.number for layer in present))
+        stored += sum(encoding.size for encoding in raw if encoding.state is EncodingState.RAW)
+    size = sum(layer.size for layer in present)
     return ImageUsage(digest, size, max(stored, exclusive), exclusive)
 
 

@@ -14,7 +14,7 @@ from layerstore.operations.threads import worker_count
 from layerstore.storage.frames import decode_frame, decode_meta
 from layerstore.storage.layout import Layout, translate_os_errors
 from layerstore.storage.packs import PACK_HEADER, PackRecordHead, PackScan, RecordKind
-from layerstore.storage.records import FrameRecord, FrameState, LayerRecord, Place
+from layerstore.storage.records import EncodingRecord, FrameRecord, FrameState, LayerRecord, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class PackSurvey:
     """Layer number, offset in the layer, place."""
     layers: list[tuple[Digest, LayerRecord]] = field(default_factory=list)
     blobs: list[tuple[Digest, Place]] = field(default_factory=list)
+    encodings: list[tuple[Digest, EncodingRecord]] = field(default_factory=list)
     headless_layers: list[tuple[int, Digest]] = field(default_factory=list)
     """Layers of whose record only the head is sound: number and DiffID."""
     damaged: list[tuple[int, int]] = field(default_factory=list)
@@ -62,7 +63,9 @@ class Survey:
     """By layer number, then by offset."""
     layers: dict[int, tuple[Digest, LayerRecord]] = field(default_factory=dict)
     layer_packs: dict[int, list[int]] = field(default_factory=dict)
-    """All packs that hold a layer's record."""
+    """All packs that hold a layer's or an encoding's record."""
+    encodings: dict[int, list[tuple[Digest, EncodingRecord]]] = field(default_factory=dict)
+    """All records of an encoding: it has several if it came to be kept in another way."""
     headless_layers: dict[int, Digest] = field(default_factory=dict)
     blobs: dict[Digest, Place] = field(default_factory=dict)
     damaged: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -79,6 +82,9 @@ class Survey:
         for diff_id, record in pack.layers:
             self.layers[record.number] = (diff_id, record)
             self.layer_packs.setdefault(record.number, []).append(pack.pack)
+        for digest, encoding in pack.encodings:
+            self.encodings.setdefault(encoding.number, []).append((digest, encoding))
+            self.layer_packs.setdefault(encoding.number, []).append(pack.pack)
         self.headless_layers.update(pack.headless_layers)
         self.blobs.update(pack.blobs)
         self.damaged.update({(pack.pack, start): size for start, size in pack.damaged})
@@ -138,6 +144,9 @@ def _take(found: PackSurvey, head: PackRecordHead, body: bytes) -> None:
         # The record cannot hold its own place, nor, in theory, another number than its head.
         record = replace(LayerRecord.decode(body), number=head.number, place=head.place)
         found.layers.append((Digest.unpack(head.meta), record))
+    elif head.kind is RecordKind.ENCODING:
+        encoding = replace(EncodingRecord.decode(body), number=head.number, place=head.place)
+        found.encodings.append((Digest.unpack(head.meta), encoding))
     else:
         digest = Digest.unpack(head.meta)
         if Digest.of(body, digest.algorithm) != digest:

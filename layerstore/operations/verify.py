@@ -8,10 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import ContentDamagedError, IndexDamagedError, StorageError
+from layerstore.errors import (
+    ContentDamagedError,
+    DamagedError,
+    DigestMismatchError,
+    EncoderUnavailableError,
+    IndexDamagedError,
+    NotFoundError,
+    StorageError,
+)
+from layerstore.operations.blob_reader import made_blocks
+from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.damage import check_frame
-from layerstore.operations.images import image_config, tags_of
+from layerstore.operations.images import tags_of
 from layerstore.operations.keeping import images_of
+from layerstore.operations.raw_files import raw_size
 from layerstore.operations.walk_index import EXIT_DAMAGED, STARTED
 from layerstore.operations.walk_index import command as walk_command
 from layerstore.progress import OnProgress, Progress
@@ -20,7 +31,7 @@ from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import Segment, decode_segment
-from layerstore.storage.records import FrameState, Place
+from layerstore.storage.records import EncodingState, FrameState, ImageRecord, Place
 
 _PROGRESS_SECONDS = 0.1
 
@@ -50,6 +61,9 @@ class VerifyReport:
     chunks: int = 0
     layers_checked: int = 0
     images_checked: int = 0
+    encodings_checked: int = 0
+    encodings_unavailable: int = 0
+    """Encodings that this installation has no encoder for. They are not lost: another one can make them."""
 
     @property
     def is_clean(self) -> bool:
@@ -128,6 +142,13 @@ def _image_names(transaction: Transaction, number: int) -> list[str]:
     return [name for digest in images_of(transaction, number) for name in tags_of(transaction, digest) or [str(digest)]]
 
 
+def _images(transaction: Transaction) -> Iterator[tuple[Digest, ImageRecord]]:
+    """All images, those in the trash included."""
+    yield from transaction.images.items()
+    for digest, trash in transaction.trash.items():
+        yield digest, trash.image
+
+
 def _chunks(count: int) -> str:
     return "1 chunk" if count == 1 else f"{count:,} chunks"
 
@@ -152,6 +173,7 @@ class _Checker:
         self._check_layers(transaction)
         self._check_frames(transaction)
         self._check_chunks(transaction)
+        self._check_encodings(transaction)
         self._check_images(transaction)
         self._check_packs(transaction)
 
@@ -240,19 +262,27 @@ class _Checker:
     def _check_images(self, transaction: Transaction) -> None:
         blobs: dict[Digest, int] = {}
         rows: set[tuple[int, Digest]] = set()
-        images = dict(transaction.images.items())
-        for digest, record in [*images.items(), *((d, trash.image) for d, trash in transaction.trash.items())]:
+        needed: set[tuple[int, Digest]] = set()
+        for digest, record in _images(transaction):
             self.report.images_checked += 1
-            for used in (digest, record.config):
+            closure = stored_closure(transaction, digest)
+            if closure.config != record.config:
+                self._add("reference", f"the index names another config of image {digest} than its manifest")
+            for used in closure.documents:
                 blobs[used] = blobs.get(used, 0) + 1
-            for diff_id in image_config(transaction, digest).diff_ids:
-                layer = transaction.layers.get(diff_id)
-                if layer is None:
-                    self._add("reference", f"image {digest} needs layer {diff_id}, which is missing")
-                else:
-                    rows.add((layer.number, digest))
-        if rows != set(transaction.layer_images):
-            self._add("count", "the list of the images of each layer is not that of the images' configs")
+            for diff_id in [one for one in closure.needed_diff_ids if one not in transaction.layers]:
+                self._add("reference", f"image {digest} needs layer {diff_id}, which is missing")
+            kept = kept_by(transaction, closure)
+            rows |= {(number, digest) for number in kept}
+            needed |= {(number, digest) for number, one in kept.items() if one in closure.diff_ids}
+        # An encoding that was pushed after its image belongs to it only from the next time that the image is put.
+        if not needed <= set(transaction.layer_images) <= rows:
+            self._add("count", "the list of the images of each layer is not that of the images' documents")
+        self._check_documents(transaction, blobs)
+        self._check_tags(transaction)
+
+    def _check_documents(self, transaction: Transaction, blobs: dict[Digest, int]) -> None:
+        """``blobs``: how many images use each manifest and config."""
         for digest, blob in transaction.blobs.items():
             if blob.count != blobs.pop(digest, 0):
                 self._add("count", f"the count of blob {digest} is not that of the images")
@@ -261,7 +291,21 @@ class _Checker:
             self._use(f"blob {digest}", blob.place)
         for digest in blobs:
             self._add("reference", f"blob {digest} is missing")
-        self._check_tags(transaction)
+
+    def _check_encodings(self, transaction: Transaction) -> None:
+        rows = set()
+        for digest, record in transaction.encodings.items():
+            self.report.encodings_checked += 1
+            layer = transaction.layers.get(record.diff_id)
+            if layer is None:
+                self._add("reference", f"encoding {digest} needs layer {record.diff_id}, which is missing")
+            else:
+                rows.add((layer.number, digest))
+            if record.state is EncodingState.RAW and raw_size(self.store, digest) != record.size:
+                self._add("content", f"encoding {digest} is kept raw, and its file is missing or has another size")
+            self._use(f"encoding {digest}", record.place)
+        if rows != set(transaction.layer_encodings):
+            self._add("count", "the list of the encodings of each layer is not that of the encodings")
 
     def _check_tags(self, transaction: Transaction) -> None:
         tags = {(digest, tag) for tag, digest in transaction.tags.items()}
@@ -317,8 +361,29 @@ class _Checker:
                 on_progress(Progress("verify", str(self.store.layout.root), done, len(numbers), "frames"))
         for what, place in self._records:
             self._read_record(what, place)
+        self._read_encodings(on_progress)
         if on_progress is not None:
             on_progress(Progress("verify", str(self.store.layout.root), len(numbers), len(numbers), "frames"))
+
+    def _read_encodings(self, on_progress: OnProgress | None) -> None:
+        """Compare every raw file with its digest, and make every other encoding again."""
+        with self.store.index.read() as transaction:
+            encodings = list(transaction.encodings)
+        for done, digest in enumerate(encodings):
+            self._read_encoding(digest)
+            if on_progress is not None:
+                on_progress(Progress("verify", str(self.store.layout.root), done + 1, len(encodings), "encodings"))
+
+    def _read_encoding(self, digest: Digest) -> None:
+        try:
+            for _ in made_blocks(self.store, digest):
+                pass
+        except EncoderUnavailableError:
+            self.report.encodings_unavailable += 1
+        except NotFoundError:
+            pass  # collected meanwhile
+        except (DamagedError, DigestMismatchError) as error:
+            self._add("content", f"encoding {digest} cannot be given back: {error}")
 
     def _check_headers(self) -> None:
         with self.store.index.read() as transaction:

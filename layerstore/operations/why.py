@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import NotFoundError
-from layerstore.operations.images import image_config, resolve, tags_of
-from layerstore.operations.keeping import holds_of, images_of
+from layerstore.operations.closure import Closure, stored_closure
+from layerstore.operations.images import resolve, tags_of
+from layerstore.operations.keeping import encodings_of, holds_of, images_of
 from layerstore.storage.index import Transaction
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
@@ -14,11 +15,11 @@ from layerstore.storage.opened import OpenedStore
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """What keeps a layer or an image. Without reasons, the next collection takes it."""
+    """What keeps a layer, an encoding or an image. Without reasons, the next collection takes it."""
 
     digest: Digest
     kind: str
-    """``layer``, ``image`` or ``trash`` (a deleted image)."""
+    """``layer``, ``encoding``, ``image`` or ``trash`` (a deleted image)."""
     reasons: tuple[str, ...]
     images: tuple[Digest, ...] = ()
     tags: tuple[str, ...] = ()
@@ -30,12 +31,16 @@ def why(store: OpenedStore, text: str) -> Why:
     with store.index.read() as transaction:
         if reads_as_digest(text):
             digest = Digest(text)
-            if digest in transaction.layers:
-                return _why_layer(transaction, digest, live)
+            layer = transaction.layers.get(digest)
+            if layer is not None:
+                return _why_kept(transaction, "layer", digest, layer.number, live)
+            encoding = transaction.encodings.get(digest)
+            if encoding is not None:
+                return _why_kept(transaction, "encoding", digest, encoding.number, live)
             if digest in transaction.trash:
                 return _why_trash(transaction, digest)
             if digest not in transaction.images:
-                raise NotFoundError(f"the store has no layer or image {digest}")
+                raise NotFoundError(f"the store has no layer, encoding or image {digest}")
         else:
             digest = resolve(transaction, text)
         tags = tuple(tags_of(transaction, digest))
@@ -43,16 +48,15 @@ def why(store: OpenedStore, text: str) -> Why:
         return Why(digest, "image", tuple(reasons), (digest,), tags)
 
 
-def _why_layer(transaction: Transaction, diff_id: Digest, live: LiveLeases) -> Why:
-    number = transaction.layers[diff_id].number
+def _why_kept(transaction: Transaction, kind: str, kept: Digest, number: int, live: LiveLeases) -> Why:
     images = images_of(transaction, number)
     reasons = []
     tags: list[str] = []
     for digest in images:
         own = tags_of(transaction, digest)
         tags += own
-        position = list(image_config(transaction, digest).diff_ids).index(diff_id)
-        where = f"layer {position + 1} of image {digest}"
+        position = _position(stored_closure(transaction, digest), kept)
+        where = f"layer {position} of image {digest}" if position else f"image {digest}"
         if digest in transaction.trash:
             where += f", which is in the trash until {_moment(transaction.trash[digest].expires)}"
         reasons.append(f"{where} ({', '.join(own)})" if own else where)
@@ -62,9 +66,18 @@ def _why_layer(transaction: Transaction, diff_id: Digest, live: LiveLeases) -> W
         else:
             state = "a running process" if holder in live.sessions else "a process that has ended"
             reasons.append(f"pushed by {state}, and neither made part of an image nor released since")
+    reasons += [f"encoding {digest} is made of it" for digest in encodings_of(transaction, number)]
     if number in live.layers:
         reasons.append("it is being read")
-    return Why(diff_id, "layer", tuple(reasons), tuple(images), tuple(tags))
+    return Why(kept, kind, tuple(reasons), tuple(images), tuple(tags))
+
+
+def _position(closure: Closure, kept: Digest) -> int:
+    """The place of a layer, from 1; 0 in an index, where there are several."""
+    for position, blob in enumerate(closure.blobs if closure.config else (), 1):
+        if kept in (blob.diff_id, blob.descriptor.digest):
+            return position
+    return 0
 
 
 def _why_trash(transaction: Transaction, digest: Digest) -> Why:

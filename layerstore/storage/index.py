@@ -178,6 +178,8 @@ class Transaction:
         self.uploads = self._table(tables.UPLOADS)
         self.dropped = self._table(tables.DROPPED)
         self.graves = self._table(tables.GRAVES)
+        self.encodings = self._table(tables.ENCODINGS)
+        self.layer_encodings = self._table(tables.LAYER_ENCODINGS)
         self.holds = self._table(tables.HOLDS)
         self.lease_layers = self._table(tables.LEASE_LAYERS)
         self.layer_images = self._table(tables.LAYER_IMAGES)

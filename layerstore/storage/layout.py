@@ -25,7 +25,7 @@ from layerstore.errors import (
     UpgradeNeededError,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """What this version writes, and the newest that it reads (FORMAT.md, "Versions")."""
 
 CONFIG_NAME = "layerstore.json"
@@ -51,6 +51,8 @@ class StoreConfig(BaseModel):
     compression_level: int = Field(default=5, ge=-7, le=19)
     trash_ttl_seconds: int = Field(default=24 * 3600, ge=0, le=10 * 365 * 24 * 3600)
     """How long a deleted image can be brought back."""
+    encoding_cache_max: int = Field(default=1 << 30, ge=0, le=1 << 50)
+    """How many bytes of encodings that were made again are kept for the next who asks for them."""
 
 
 @contextmanager
@@ -82,7 +84,14 @@ class Layout:
         self.packs = root / "packs"
         self.leases = root / "leases"
         self.temporary = root / "tmp"
+        self.raw = root / "raw"
+        self.cache = root / "cache"
         self.journal = root / "journal"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of a store."""
+        return self.index, self.packs, self.leases, self.temporary, self.raw, self.cache
 
     def pack(self, number: int) -> Path:
         """The path of a pack."""
@@ -103,7 +112,7 @@ def create_layout(root: Path, config: StoreConfig) -> Layout:
             raise StoreExistsError(f"{root} is a store already")
         if any(root.iterdir()):
             raise StoreExistsError(f"{root} is not empty; choose a new or empty folder for the store")
-        for folder in (layout.index, layout.packs, layout.leases, layout.temporary):
+        for folder in layout.folders:
             folder.mkdir()
     return layout
 
@@ -117,7 +126,7 @@ def sync_layout(layout: Layout) -> None:
 
 def remove_layout(layout: Layout) -> None:
     """Take back what `create_layout` made, of a store that could not be completed."""
-    for folder in (layout.index, layout.packs, layout.leases, layout.temporary):
+    for folder in layout.folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -128,8 +137,8 @@ def write_config(layout: Layout, config: StoreConfig) -> None:
         sync_directory(layout.root.parent)
 
 
-def open_layout(root: Path) -> tuple[Layout, StoreConfig]:
-    """Find the store at ``root`` and check that this version can work with it."""
+def open_layout(root: Path, *, oldest: int = FORMAT_VERSION) -> tuple[Layout, StoreConfig]:
+    """Find the store at ``root`` and check that its format is this version's, or not older than ``oldest``."""
     layout = Layout(root)
     try:
         text = layout.config.read_bytes()
@@ -143,7 +152,7 @@ def open_layout(root: Path) -> tuple[Layout, StoreConfig]:
             raise UnsupportedFormatError(
                 f"{root} has format {version}; this layerstore reads up to {FORMAT_VERSION}: install a newer one"
             )
-        if isinstance(version, int) and 0 <= version < FORMAT_VERSION:
+        if isinstance(version, int) and 0 <= version < oldest:
             raise UpgradeNeededError(f"{root} has the older format {version}; run `layerstore --store {root} upgrade`")
         config = StoreConfig.model_validate_json(text)
     except (ValueError, KeyError, TypeError, ValidationError) as error:

@@ -38,6 +38,7 @@ class RecordKind(IntEnum):
     SEGMENT = 2
     LAYER = 3
     BLOB = 4
+    ENCODING = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class PackRecordHead:
     kind: RecordKind
     codec: int
     number: int
-    """Of the frame, or of the layer; 0 for a blob."""
+    """Of the frame, the layer or the encoding; 0 for a blob."""
     meta: bytes
     place: Place
     body_size: int

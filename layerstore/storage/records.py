@@ -15,6 +15,8 @@ from layerstore.errors import IndexDamagedError
 
 _CRC = struct.Struct(">I")
 
+_DIFF_ID_SIZE = 33  # packed: a DiffID of ours is a sha256
+
 UNTIL_RELEASED = 0
 """The end of a hold that has none."""
 
@@ -213,28 +215,78 @@ class BlobRecord:
         return cls(Place.decode(data[:head]), _CRC.unpack(data[head : head + 4])[0], data[head + 4 :])
 
 
+class EncodingState(IntEnum):
+    """How the bytes of an encoding are kept."""
+
+    PLAIN = 0
+    """They are the layer's; only the digest is of another algorithm."""
+    RECIPE = 1
+    """They are made again from the layer."""
+    RAW = 2
+    """They are in a file of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingRecord:
+    """A blob that is a layer in another form; its digest is the key."""
+
+    number: int
+    """From the counter of the layers', so that holds and images keep it as they keep a layer. Never used again."""
+    place: Place
+    diff_id: Digest
+    """The layer that it decodes to."""
+    size: int
+    """Bytes of the blob."""
+    state: EncodingState
+    tried: int = 0
+    """Of a raw one: the set of encoders (`layerstore.encodings.recipe.ENCODER_SET`) that was tried in vain; 0: none."""
+    recipe: bytes = b""
+    """`layerstore.encodings.recipe.Recipe.to_bytes`."""
+
+    _STRUCT = struct.Struct(">QQBI")
+
+    def encode(self) -> bytes:
+        """The value's body."""
+        head = self._STRUCT.pack(self.number, self.size, self.state, self.tried)
+        return self.place.encode() + head + self.diff_id.pack() + self.recipe
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of `encode`."""
+        start = Place.STRUCT.size
+        number, size, state, tried = cls._STRUCT.unpack(data[start : start + cls._STRUCT.size])
+        start += cls._STRUCT.size
+        diff_id = Digest.unpack(data[start : start + _DIFF_ID_SIZE])
+        place = Place.decode(data[: Place.STRUCT.size])
+        recipe = data[start + _DIFF_ID_SIZE :]
+        return cls(number, place, diff_id, size, EncodingState(state), tried, recipe)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image: its manifest's digest is the key."""
+    """An image, index or artifact: the digest of its manifest is the key."""
 
     number: int
     """Rises with every image made; orders them."""
     created: int
     """Nanoseconds since 1970, when the image came into the store."""
-    config: Digest
+    config: Digest | None
+    """None: it is an index."""
     tag_count: int
 
     _STRUCT = struct.Struct(">QQI")
 
     def encode(self) -> bytes:
         """The value's body."""
-        return self._STRUCT.pack(self.number, self.created, self.tag_count) + self.config.pack()
+        config = b"" if self.config is None else self.config.pack()
+        return self._STRUCT.pack(self.number, self.created, self.tag_count) + config
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The inverse of `encode`."""
         number, created, tag_count = cls._STRUCT.unpack(data[: cls._STRUCT.size])
-        return cls(number, created, Digest.unpack(data[cls._STRUCT.size :]), tag_count)
+        config = data[cls._STRUCT.size :]
+        return cls(number, created, Digest.unpack(config) if config else None, tag_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@
     uploads         layer number                -> session
     dropped         layer number                -> (nothing)   its recipe's references are still to be given back
     graves          pack, layer number          -> (nothing)   the pack still holds the record of this dropped layer
+    encodings       digest                      -> EncodingRecord
+    layer_encodings layer number, digest        -> (nothing)   the encodings of a layer
     holds           layer number, holder        -> u64         end
     lease_layers    lease, layer number         -> DiffID      the holds of a lease, by lease
     layer_images    layer number, image digest  -> (nothing)
@@ -25,6 +27,9 @@
     image_tags      image digest, tag           -> (nothing)
     lost            ChunkID                     -> frame, position
     leases          lease                       -> LeaseRecord
+
+An encoding has a number from the layers' counter. Tables whose key or value has a layer number (holds, lease_layers,
+layer_images, loose_layers, graves) have those of encodings, too, with the digest of the blob in place of the DiffID.
 
 Numbers in keys are big-endian, so that a table's order is their order.
 """
@@ -38,6 +43,7 @@ from layerstore.digest import Digest
 from layerstore.storage.records import (
     BlobRecord,
     CountsRecord,
+    EncodingRecord,
     FrameRecord,
     ImageRecord,
     LayerRecord,
@@ -132,9 +138,12 @@ LEASE_LAYERS: TableSpec[tuple[bytes, int], Digest] = TableSpec(
     Codec(lambda key: key[0] + _U64.pack(key[1]), lambda data: (data[:HOLDER_SIZE], _decode_u64(data[HOLDER_SIZE:]))),
     _DIGEST,
 )
-LAYER_IMAGES: TableSpec[tuple[int, Digest], None] = TableSpec(
-    "layer_images", Codec(lambda key: _U64.pack(key[0]) + key[1].pack(), _decode_digest_after_u64), _NOTHING
+_NUMBER_AND_DIGEST: Codec[tuple[int, Digest]] = Codec(
+    lambda key: _U64.pack(key[0]) + key[1].pack(), _decode_digest_after_u64
 )
+ENCODINGS: TableSpec[Digest, EncodingRecord] = TableSpec("encodings", _DIGEST, _record(EncodingRecord))
+LAYER_ENCODINGS: TableSpec[tuple[int, Digest], None] = TableSpec("layer_encodings", _NUMBER_AND_DIGEST, _NOTHING)
+LAYER_IMAGES: TableSpec[tuple[int, Digest], None] = TableSpec("layer_images", _NUMBER_AND_DIGEST, _NOTHING)
 IMAGES: TableSpec[Digest, ImageRecord] = TableSpec("images", _DIGEST, _record(ImageRecord))
 TRASH: TableSpec[Digest, TrashRecord] = TableSpec("trash", _DIGEST, _record(TrashRecord))
 BLOBS: TableSpec[Digest, BlobRecord] = TableSpec("blobs", _DIGEST, _record(BlobRecord))
@@ -160,6 +169,8 @@ TABLES: tuple[TableSpec[Any, Any], ...] = (
     UPLOADS,
     DROPPED,
     GRAVES,
+    ENCODINGS,
+    LAYER_ENCODINGS,
     HOLDS,
     LEASE_LAYERS,
     LAYER_IMAGES,

@@ -3,6 +3,7 @@
 Only for a new format version. What a released version wrote is never made anew: it has to be read for ever.
 """
 
+import gzip
 import io
 import json
 import shutil
@@ -18,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from samples import gnu_sparse, make_tar, noise, pax_sparse, text
 
 from layerstore import Digest, Store
+from layerstore._zstd import zstd
 from layerstore.chunking import Chunker
+from layerstore.oci import media_types
 from layerstore.storage import tables
 from layerstore.storage.frames import EncodedFrame, encode_frame
 from layerstore.storage.journal import (
@@ -37,6 +40,8 @@ from layerstore.storage.recipe import Run, Segment, encode_segment
 from layerstore.storage.records import (
     BlobRecord,
     CountsRecord,
+    EncodingRecord,
+    EncodingState,
     FrameRecord,
     ImageRecord,
     LayerRecord,
@@ -56,6 +61,7 @@ LONG_DIGEST = Digest.of(b"golden", "sha512")
 CHUNK = bytes(range(32))
 IMAGE = ImageRecord(7, 1_700_000_000_000_000_001, DIGEST, 2)
 TRASH = TrashRecord(IMAGE, 1_700_000_000_000_000_002, 1_700_000_000_000_000_003, ("a:1", "b/c:2"))
+ENCODING = EncodingRecord(6, PLACE, DIGEST, 1 << 33, EncodingState.RAW, 3, b"recipe")
 SEGMENT = Segment(70_000, [Run(1, 0, 3)], [Run(2, 5, 1), Run(1 << 40, 7, 9)], array("I", [512, 9, 503, 68_976]))
 
 # For each table a key and a value.
@@ -75,6 +81,8 @@ ROWS: dict[str, tuple[Any, Any]] = {
     "uploads": (5, bytes(range(16))),
     "dropped": (5, None),
     "graves": ((3, 5), None),
+    "encodings": (LONG_DIGEST, ENCODING),
+    "layer_encodings": ((5, LONG_DIGEST), None),
     "holds": ((5, bytes(range(16))), 0),
     "lease_layers": ((bytes(range(16)), 5), DIGEST),
     "layer_images": ((5, LONG_DIGEST), None),
@@ -129,6 +137,7 @@ def records() -> dict[str, bytes]:
         RecordKind.FRAME: (frame.codec, 9, frame.meta, frame.body),
         RecordKind.SEGMENT: (0, 5, (1 << 25).to_bytes(8, "big"), b"segment"),
         RecordKind.LAYER: (0, 5, DIGEST.pack(), ROWS["layers"][1].encode()),
+        RecordKind.ENCODING: (0, 6, LONG_DIGEST.pack(), ENCODING.encode()),
         RecordKind.BLOB: (0, 0, DIGEST.pack(), b"{}"),
     }
     return {kind.name: encode_record(kind, *part[:3], part[3]) + part[3] for kind, part in parts.items()}
@@ -168,14 +177,55 @@ def make_store(path: Path) -> dict[str, Any]:
         lease = store.lease(10 * 365 * 24 * 3600)
         store.push_layer(b"under a lease", lease=lease)
         store.push_layer(loose)
+        blobs = push_blobs(store, base)
         assert store.verify().is_clean
         return {
             "layers": {diff_id: store.layers[diff_id].size for diff_id in sorted(store.layers)},
             "images": {one: [layer.diff_id for layer in store.images[one].layers] for one in sorted(store.images)},
             "tags": dict(store.tags),
             "trash": "trash:1",
+            "blobs": blobs,
             "entries": {layer.diff_id: len(list(layer.entries())) for layer in layers[:3]},
         }
+
+
+def push_blobs(store: Store, tar: bytes) -> dict[str, str]:
+    """Encodings of every kind, an index and an artifact; the blobs and how each is kept."""
+    proved, queued = gzip.compress(tar, 6, mtime=0), gzip.compress(tar + b"more", 6, mtime=0)
+    unknown = zstd.compress(tar, 3)
+    for blob in (proved, unknown, queued):
+        store.push_blob(blob, digest=Digest.of(blob))
+        if blob is not queued:
+            assert not store.prove_encodings().damaged
+    plain = Digest.of(tar, "sha512")
+    store.push_blob(tar, digest=plain)
+    manifests, documents = [], [b"{}"]
+    for blob, architecture in ((proved, "amd64"), (unknown, "arm64")):
+        rootfs = {"type": "layers", "diff_ids": [Digest.of(tar)]}
+        config = json.dumps({"architecture": architecture, "os": "linux", "rootfs": rootfs}).encode()
+        kind = media_types.OCI_LAYER_GZIP if blob is proved else media_types.OCI_LAYER_ZSTD
+        manifests.append(manifest([(blob, kind)], config, media_types.OCI_CONFIG))
+        documents.append(config)
+    manifests.append(manifest([(b"under a lease", "text/plain")], b"{}", media_types.OCI_EMPTY))
+    children = [descriptor(data, media_types.OCI_MANIFEST) for data in manifests]
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": children}
+    store.put_image(json.dumps(index).encode(), documents=[*documents, *manifests], tag="index:1")
+    store.put_image(manifests[2], tag="artifact:1")
+    kept = {digest: store.encodings[digest].kept_as for digest in sorted(store.encodings)}
+    assert set(kept.values()) == {"recipe", "raw", "queued", "plain"}
+    return kept
+
+
+def descriptor(data: bytes, media_type: str) -> dict[str, Any]:
+    """What names ``data``."""
+    return {"mediaType": media_type, "digest": Digest.of(data), "size": len(data)}
+
+
+def manifest(blobs: list[tuple[bytes, str]], config: bytes, config_type: str) -> bytes:
+    """A manifest of blobs and their media types."""
+    layers = [descriptor(blob, kind) for blob, kind in blobs]
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST}
+    return json.dumps(document | {"config": descriptor(config, config_type), "layers": layers}).encode()
 
 
 def main() -> None:

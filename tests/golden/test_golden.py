@@ -1,5 +1,6 @@
 """The format, byte for byte (FORMAT.md), and a store that an earlier version wrote and every later one must read."""
 
+import gzip
 import io
 import json
 import shutil
@@ -13,17 +14,20 @@ from samples import assert_clean
 
 from layerstore import Digest, Store
 from layerstore._zstd import zstd
-from layerstore.errors import IndexDamagedError, UnsupportedFormatError, UpgradeNeededError
+from layerstore.errors import ConflictError, IndexDamagedError, UnsupportedFormatError, UpgradeNeededError
+from layerstore.operations import upgrade as upgrading
 from layerstore.storage.frames import CODEC_STORED, CODEC_ZSTD, decode_frame, decode_meta, encode_frame
 from layerstore.storage.journal import Journal, encode_event
+from layerstore.storage.layout import FORMAT_VERSION
+from layerstore.storage.leases import lease_everything
 from layerstore.storage.packs import PACK_HEADER, RECORD_HEAD, PackScan, encode_pack_header
 from layerstore.storage.recipe import decode_segment, encode_segment
 from layerstore.storage.records import Place, unseal
 from layerstore.storage.tables import TABLES
 
 FOLDER = Path(__file__).parent
-GOLDEN: dict[str, Any] = json.loads((FOLDER / "format-v1.json").read_text())
-EXPECTED: dict[str, Any] = json.loads((FOLDER / "store-v1.json").read_text())
+VERSIONS = range(1, FORMAT_VERSION + 1)
+GOLDEN: dict[str, Any] = json.loads((FOLDER / f"format-v{FORMAT_VERSION}.json").read_text())
 
 
 def test_the_header_of_a_pack() -> None:
@@ -105,37 +109,67 @@ def test_where_contents_are_cut(name: str) -> None:
     assert cuts(CONTENTS[name]) == GOLDEN["cuts"][name]
 
 
+def test_what_the_first_version_has_is_as_it_was() -> None:
+    first = json.loads((FOLDER / "format-v1.json").read_text())
+    for kind in ("records", "rows", "events", "cuts"):
+        assert first[kind].items() <= GOLDEN[kind].items()
+    assert (first["pack header"], first["segment"]) == (GOLDEN["pack header"], GOLDEN["segment"])
+
+
+def unpacked(folder: Path, version: int) -> Path:
+    with tarfile.open(FOLDER / f"store-v{version}.tar.gz") as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "store"
+
+
+def expected_of(version: int) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((FOLDER / f"store-v{version}.json").read_text())
+    return document
+
+
+@pytest.fixture(params=VERSIONS)
+def old_store(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A store that an earlier version wrote, upgraded."""
+    path = unpacked(tmp_path, request.param)
+    report = Store.upgrade(path)
+    assert (report.from_version, report.to_version) == (request.param, FORMAT_VERSION)
+    assert Store.upgrade(path).already_current
+    return path
+
+
 @pytest.fixture
-def old_store(tmp_path: Path) -> Path:
-    with tarfile.open(FOLDER / "store-v1.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
-    return tmp_path / "store"
+def expected(old_store: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What must come out of it."""
+    return expected_of(request.node.callspec.params["old_store"])
 
 
-def assert_as_expected(store: Store) -> None:
-    assert sorted(store.layers) == list(EXPECTED["layers"])
-    assert {one: [layer.diff_id for layer in image.layers] for one, image in store.images.items()} == EXPECTED["images"]
-    assert dict(store.tags) == EXPECTED["tags"]
-    for diff_id, size in EXPECTED["layers"].items():
+def assert_as_expected(store: Store, expected: dict[str, Any]) -> None:
+    assert sorted(store.layers) == list(expected["layers"])
+    assert {one: [layer.diff_id for layer in image.layers] for one, image in store.images.items()} == expected["images"]
+    assert dict(store.tags) == expected["tags"]
+    assert {digest: one.kept_as for digest, one in store.encodings.items()} == expected.get("blobs", {})
+    for digest in store.encodings:
+        assert Digest.of(b"".join(store.blob_blocks(digest)), digest.algorithm) == digest
+    for diff_id, size in expected["layers"].items():
         target = io.BytesIO()
         assert store.pull_layer(diff_id, target) == size
         assert Digest.of(target.getvalue()) == diff_id
-    for diff_id, count in EXPECTED["entries"].items():
+    for diff_id, count in expected["entries"].items():
         assert len(list(store.layers[diff_id].entries())) == count
 
 
-def test_a_store_of_version_1_is_read(old_store: Path) -> None:
+def test_an_old_store_is_read(old_store: Path, expected: dict[str, Any]) -> None:
     with Store.open(old_store, read_only=True) as store:
         assert_clean(store)
-        assert_as_expected(store)
+        assert_as_expected(store, expected)
 
 
-def test_a_store_of_version_1_is_written(old_store: Path) -> None:
+def test_an_old_store_is_written(old_store: Path, expected: dict[str, Any]) -> None:
     with Store.open(old_store) as store:
-        assert_as_expected(store)
-        image = store.undelete_image(EXPECTED["trash"])
-        assert image.tags == [EXPECTED["trash"]]
-        known = next(iter(EXPECTED["entries"]))
+        assert_as_expected(store, expected)
+        image = store.undelete_image(expected["trash"])
+        assert image.tags == [expected["trash"]]
+        known = next(iter(expected["entries"]))
         target = io.BytesIO()
         store.pull_layer(known, target)
         assert store.push_layer(target.getvalue()).already_present
@@ -145,21 +179,60 @@ def test_a_store_of_version_1_is_written(old_store: Path) -> None:
         store.delete_image("shop:1.0", ttl=0)
         store.collect_garbage()
         assert_clean(store)
+        blob = gzip.compress(target.getvalue(), 6, mtime=0)
+        store.push_blob(blob, digest=Digest.of(blob))
+        store.prove_encodings()
+        assert store.encodings[Digest.of(blob)].kept_as == "recipe"
+        assert b"".join(store.blob_blocks(Digest.of(blob))) == blob
+        assert_clean(store)
 
 
-def test_a_store_of_version_1_is_rebuilt(old_store: Path) -> None:
+def test_an_old_store_is_rebuilt(old_store: Path, expected: dict[str, Any]) -> None:
     shutil.rmtree(old_store / "index")
     Store.rebuild_index(old_store)
     with Store.open(old_store) as store:
         assert_clean(store)
-        assert_as_expected(store)
+        assert_as_expected(store, expected)
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_an_old_store_wants_to_be_upgraded(tmp_path: Path, version: int) -> None:
+    path = unpacked(tmp_path, version)
+    for opener in (Store.open, Store.rebuild_index):
+        with pytest.raises(UpgradeNeededError, match="upgrade"):
+            opener(path)
+
+
+def test_a_store_that_is_open_is_not_upgraded(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, 1)
+    with lease_everything(path / "leases"), pytest.raises(ConflictError):
+        Store.upgrade(path)
+    assert json.loads((path / "layerstore.json").read_text())["format_version"] == 1
+
+
+def test_an_upgrade_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = unpacked(tmp_path, 1)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(upgrading, "write_config", interrupt)
+        Store.upgrade(path)
+    with pytest.raises(UpgradeNeededError):
+        Store.open(path)
+    assert not Store.upgrade(path).already_current
+    with Store.open(path) as store:
+        assert_as_expected(store, expected_of(1))
 
 
 @pytest.mark.parametrize(
-    ("version", "error"), [(2, UnsupportedFormatError), (999, UnsupportedFormatError), (0, UpgradeNeededError)]
+    ("version", "error"),
+    [(FORMAT_VERSION + 1, UnsupportedFormatError), (999, UnsupportedFormatError), (0, UpgradeNeededError)],
 )
 @pytest.mark.parametrize("read_only", [False, True])
-def test_another_version_is_refused(old_store: Path, version: int, error: type[Exception], read_only: bool) -> None:
+def test_another_version_is_refused(tmp_path: Path, version: int, error: type[Exception], read_only: bool) -> None:
+    old_store = unpacked(tmp_path, FORMAT_VERSION)
     config = old_store / "layerstore.json"
     document = json.loads(config.read_text()) | {"format_version": version}
     config.write_text(json.dumps(document))
@@ -169,8 +242,17 @@ def test_another_version_is_refused(old_store: Path, version: int, error: type[E
     assert sorted((path.name, path.stat().st_mtime_ns) for path in old_store.rglob("*")) == before
 
 
-def test_what_a_later_version_adds_to_the_configuration_is_kept_out_of_the_way(old_store: Path) -> None:
+def test_what_a_later_version_adds_to_the_configuration_is_kept(old_store: Path, expected: dict[str, Any]) -> None:
     config = old_store / "layerstore.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"something_new": True}))
     with Store.open(old_store) as store:
-        assert_as_expected(store)
+        assert_as_expected(store, expected)
+
+
+def test_an_upgrade_keeps_what_the_configuration_has(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, 1)
+    config = path / "layerstore.json"
+    before = json.loads(config.read_text()) | {"something_new": True}
+    config.write_text(json.dumps(before))
+    Store.upgrade(path)
+    assert json.loads(config.read_text()).items() >= (before | {"format_version": FORMAT_VERSION}).items()

@@ -1,0 +1,179 @@
+"""Raw files: encodings that are kept as they came, each in a file of its own under its digest.
+
+Compressed bytes share nothing with each other, so that cutting them into chunks would only cost; and a file gives its
+room back the moment that it is no longer needed.
+
+A file is put in place and removed only inside a write transaction that looks at the encoding's record: so a file that
+has just come cannot fall to one who saw that there was none. What a crash leaves without a record is an orphan.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from layerstore.digest import Digest, hasher
+from layerstore.storage.index import Transaction
+from layerstore.storage.layout import Layout, sync_directory, sync_file, translate_os_errors
+from layerstore.storage.leases import LiveLeases
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.records import EncodingState
+
+_BLOCK_SIZE = 1 << 20
+_LEFTOVER_SECONDS = 3600
+
+
+def file_name(digest: Digest) -> str:
+    """What the file of a blob is called, in ``raw`` and in ``cache``."""
+    return f"{digest.algorithm}-{digest.encoded}"
+
+
+def raw_path(layout: Layout, digest: Digest) -> Path:
+    """Where the raw bytes of an encoding lie."""
+    return layout.raw / file_name(digest)
+
+
+def raw_size(store: OpenedStore, digest: Digest) -> int | None:
+    """The bytes of a raw file; None if it is not there."""
+    try:
+        return raw_path(store.layout, digest).stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def raw_encodings(store: OpenedStore) -> list[Digest]:
+    """The encodings that are kept raw."""
+    with store.index.read() as transaction:
+        return [digest for digest, record in transaction.encodings.items() if record.state is EncodingState.RAW]
+
+
+def is_raw_good(store: OpenedStore, digest: Digest) -> bool:
+    """Whether a raw file is there and has the bytes of its digest."""
+    state = hasher(digest.algorithm)
+    try:
+        for block in file_blocks(raw_path(store.layout, digest)):
+            state.update(block)
+    except FileNotFoundError:
+        return False
+    return Digest.from_raw(digest.algorithm, state.digest()) == digest
+
+
+class NewFile:
+    """A file on its way in; nobody sees it until it is installed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # whoever cleans up leaves it alone
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        view = memoryview(data)
+        with translate_os_errors(f"cannot write {self.path}"):
+            while view:
+                written = os.write(self._descriptor, view)
+                self.size += written
+                view = view[written:]
+
+    def tee(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Give every block on, and keep it."""
+        for block in blocks:
+            self.write(block)
+            yield block
+
+    def sync(self) -> None:
+        """Make it durable."""
+        with translate_os_errors(f"cannot write {self.path}"):
+            sync_file(self._descriptor)
+
+    def install(self, target: Path) -> None:
+        """Give it its name, durably. A second call does nothing."""
+        with translate_os_errors(f"cannot write {target}"):
+            if self.path != target:
+                self.path.replace(target)
+                self.path = target
+                sync_directory(target.parent)
+
+    def close(self, *, remove: bool) -> None:
+        """Close it; with ``remove``, as if it had never been."""
+        if remove:
+            self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+@contextmanager
+def new_file(folder: Path) -> Iterator[NewFile]:
+    """A file that is gone at the end unless it was installed."""
+    with translate_os_errors(f"cannot make a file in {folder}"):
+        file = NewFile(folder / f"new-{uuid4().hex}")
+    path = file.path
+    try:
+        yield file
+    finally:
+        file.close(remove=file.path == path)
+
+
+def file_blocks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from an offset on. Raises `FileNotFoundError` at the first block."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while block := file.read(_BLOCK_SIZE):
+            yield block
+
+
+def remove_raw(store: OpenedStore, digest: Digest) -> int:
+    """Remove a file that no record needs; its bytes. While a backup copies files it stays, as an orphan."""
+    path = raw_path(store.layout, digest)
+    if not path.exists() or LiveLeases.look(store.layout.leases).everything:
+        return 0
+
+    def change(transaction: Transaction) -> int:
+        record = transaction.encodings.get(digest)
+        if record is not None and record.state is EncodingState.RAW:
+            return 0
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    with translate_os_errors(f"cannot remove {path}"):
+        return store.index.write(change)
+
+
+def remove_orphans(store: OpenedStore) -> int:
+    """Remove raw files without a record, and what killed processes left of new ones; the bytes of the former."""
+    layout = store.layout
+    with translate_os_errors(f"cannot clean {layout.root}"):
+        for folder in (layout.temporary, layout.cache):
+            for path in folder.glob("new-*"):
+                _remove_if_abandoned(path)
+        names = {path.name for path in layout.raw.iterdir()}
+    with store.index.read() as transaction:
+        needed = {
+            file_name(digest) for digest, record in transaction.encodings.items() if record.state is EncodingState.RAW
+        }
+    freed = 0
+    for name in names - needed:
+        algorithm, _, encoded = name.partition("-")
+        with suppress(ValueError):
+            freed += remove_raw(store, Digest(f"{algorithm}:{encoded}"))
+    return freed
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime < _LEFTOVER_SECONDS:
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        finally:
+            os.close(descriptor)

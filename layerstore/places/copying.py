@@ -1,0 +1,163 @@
+"""Copies of images from one place to another: exactly the same bytes, or nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from layerstore.digest import Digest
+from layerstore.errors import BlobNotFoundError, InvalidOptionError
+from layerstore.oci import media_types
+from layerstore.oci.documents import Descriptor
+from layerstore.places.closure import Closure, Walker
+from layerstore.places.index_file import CONTAINERD_NAME
+from layerstore.places.names import checked_name, names_in
+from layerstore.places.place import Root, Sink, Source, Writer
+from layerstore.places.platforms import WantedPlatform
+from layerstore.places.selection import for_platform, select, with_referrers
+from layerstore.places.transfer import transfer
+from layerstore.progress import OnProgress
+
+JOBS = 4
+"""Blobs that are copied at the same time, unless it is said otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedImage:
+    """One root that was copied."""
+
+    digest: Digest
+    source_name: str | None
+    """What it is called in the source."""
+    name: str | None
+    """What it is called in the sink."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy came to."""
+
+    images: tuple[CopiedImage, ...]
+    documents: int
+    """Manifests, indexes and configs."""
+    blobs_copied: int
+    bytes_copied: int
+    blobs_present: int
+    """Blobs that the sink had."""
+    bytes_present: int
+    blobs_absent: int
+    """Nondistributable layers that the source does not have: their manifests say where they can be fetched."""
+
+
+def copy(
+    source: Source,
+    sink: Sink,
+    references: Sequence[str] | None = None,
+    *,
+    name: str | None = None,
+    platform: str | None = None,
+    referrers: bool = False,
+    on_progress: OnProgress | None = None,
+    jobs: int = JOBS,
+) -> CopyReport:
+    """Copy images, indexes and artifacts with all that hangs on them; digests stay as they are.
+
+    Args:
+        source: Where they are.
+        sink: Where they are to be. It shows all of them, or none if there is an error; blobs that were completed
+            may remain, and are not copied again the next time.
+        references: Names, digests, or references that come to the same. None copies all that the source lists.
+        name: What to call the only one in the sink. Else each keeps its name (`layerstore.places.names`).
+        platform: Of an index, copy only the image for this one: ``linux/arm64``.
+        referrers: Also what refers to them: signatures, attestations.
+        on_progress: Told how far each blob and the whole have come.
+        jobs: How many blobs are copied at the same time.
+
+    Raises:
+        ImageNotFoundError: Nothing has such a name, or it is not there for the platform.
+        BlobNotFoundError: Something that an image needs is missing in the source.
+        DigestMismatchError: A blob of the source is damaged.
+        InvalidManifestError: A document is malformed, contradicts its descriptor, or is too much.
+        InvalidReferenceError: The sink cannot use a name.
+        InvalidInputError: A name stands for several images, or the place is not what it seems.
+    """
+    if jobs < 1:
+        raise InvalidOptionError(f"{jobs} jobs: at least one is needed")
+    wanted = None if platform is None else WantedPlatform.parse(platform)
+    walker = Walker(source)
+    chosen = select(source, references, wanted)
+    if name is not None and len(chosen) != 1:
+        raise InvalidOptionError(f"one name cannot be given to {len(chosen)} images: choose one of them")
+    names = [checked_name(sink, source, name)] if name is not None else names_in(sink, source, chosen)
+    roots = chosen if wanted is None else [for_platform(walker, root, wanted) for root in chosen]
+    closures = [walker.closure(root.descriptor) for root in roots]
+    if referrers:
+        refer = with_referrers(walker, source, chosen, [one for closure in closures for one in closure.documents])
+        roots = [*roots, *refer]
+        names += names_in(sink, source, refer)
+        closures += [walker.closure(root.descriptor) for root in refer]
+    blobs, absent = _present(source, closures)
+    with sink.writing() as writer:
+        _check_missing(source, writer, absent)
+        writer.expect(_sizes(closures, blobs))
+        transferred = transfer(
+            source, writer, blobs.values(), jobs=jobs, total_name=source.name, on_progress=on_progress
+        )
+        for root, new_name, closure in zip(roots, names, closures, strict=True):
+            writer.put_root(_renamed(root, new_name), closure.documents)
+        files = source.layout_files() if roots == source.roots() and name is None else None
+        if files is not None:
+            writer.resemble(files)
+    return CopyReport(
+        tuple(
+            CopiedImage(root.descriptor.digest, root.name, new_name)
+            for root, new_name in zip(roots, names, strict=True)
+        ),
+        len({digest for closure in closures for digest in closure.documents}),
+        transferred.copied,
+        transferred.copied_bytes,
+        transferred.present,
+        transferred.present_bytes,
+        sum(_may_be_absent(descriptor) for descriptor in absent),
+    )
+
+
+def _present(source: Source, closures: Sequence[Closure]) -> tuple[dict[Digest, Descriptor], list[Descriptor]]:
+    """The blobs that can be copied, and those that the source does not have."""
+    blobs: dict[Digest, Descriptor] = {}
+    for closure in closures:
+        blobs.update(closure.blobs)
+    absent = [descriptor for descriptor in blobs.values() if not source.has_blob(descriptor)]
+    for descriptor in absent:
+        if _may_be_absent(descriptor):
+            del blobs[descriptor.digest]
+    return blobs, absent
+
+
+def _may_be_absent(descriptor: Descriptor) -> bool:
+    return descriptor.media_type in media_types.NONDISTRIBUTABLE_LAYERS
+
+
+def _check_missing(source: Source, writer: Writer, absent: Sequence[Descriptor]) -> None:
+    """What the sink has need not be in the source."""
+    missing = [one for one in absent if not _may_be_absent(one) and not writer.has_blob(one)]
+    if missing:
+        more = f", and {len(missing) - 1} more are missing" if missing[1:] else ""
+        raise BlobNotFoundError(
+            f"{source.name} has no blob {missing[0].digest} ({missing[0].media_type}), which an image needs{more}"
+        )
+
+
+def _sizes(closures: Sequence[Closure], blobs: dict[Digest, Descriptor]) -> dict[Digest, int]:
+    sizes = {digest: descriptor.size for digest, descriptor in blobs.items()}
+    for closure in closures:
+        sizes.update((digest, len(data)) for digest, data in closure.documents.items())
+    return sizes
+
+
+def _renamed(root: Root, name: str | None) -> Root:
+    """The root under a new name. What containerd calls it is dropped if it would contradict the name."""
+    annotations = root.descriptor.annotations
+    told = annotations.get(CONTAINERD_NAME)
+    if told is None or name is None or name == root.name or told.endswith(f":{name}"):
+        return replace(root, name=name)
+    kept = {key: value for key, value in annotations.items() if key != CONTAINERD_NAME}
+    return Root(root.descriptor.model_copy(update={"annotations": kept}), name)

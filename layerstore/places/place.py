@@ -1,0 +1,112 @@
+"""What a place is: somewhere that has images (`Source`), takes them (`Sink`), or both.
+
+A place deals in roots: the descriptors of manifests and indexes that it lists, with the name that each has there.
+What hangs on a root (manifests of an index, configs, layers) is found by reading documents, which is not its concern.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from layerstore.digest import Digest
+from layerstore.oci.documents import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """An image, index or artifact that a place lists."""
+
+    descriptor: Descriptor
+    """With the annotations that the place keeps of it."""
+    name: str | None
+    """The name it has there: in a layout the text of ``org.opencontainers.image.ref.name``, which often is a mere tag;
+    in a Docker archive and in a store a reference. None: it has only its digest."""
+
+
+def named_roots(descriptor: Descriptor, names: Sequence[str]) -> list[Root]:
+    """A root for each name; without names, one that has none."""
+    return [Root(descriptor, name) for name in names] or [Root(descriptor, None)]
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutFiles:
+    """The two files that make a folder an OCI layout, as they are (image-layout.md)."""
+
+    layout: bytes
+    """``oci-layout``"""
+    index: bytes
+    """``index.json``"""
+
+
+class Source(Protocol):
+    """A place that has images. Its methods may be called from several threads at once."""
+
+    name: str
+    """What to call the place in messages."""
+    repository: str | None
+    """What images whose name is a mere tag belong to there: for a layout, the name of its folder."""
+    names_are_references: bool
+    """Whether every name is a reference with a repository, and not any text."""
+
+    def roots(self) -> list[Root]:
+        """All roots, in the place's order; one with several names comes once for each."""
+        ...
+
+    def layout_files(self) -> LayoutFiles | None:
+        """What a whole copy that is a layout should have; None if the place is none."""
+        ...
+
+    def read_document(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a manifest, index or config; size and digest are those of the descriptor.
+
+        Raises `BlobNotFoundError`, `DigestMismatchError`, and `InvalidManifestError` if the size is another.
+        """
+        ...
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether `read_blob` would find it."""
+        ...
+
+    def read_blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes of a blob of any size. Who uses them compares size and digest. Raises `BlobNotFoundError`."""
+        ...
+
+
+class Writer(Protocol):
+    """An open `Sink`. Its methods may be called from several threads at once."""
+
+    def expect(self, sizes: Mapping[Digest, int]) -> None:
+        """Say, once and first, all that is going to be put, documents included, with its size."""
+        ...
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the sink has the blob, and will keep it until it is closed."""
+        ...
+
+    def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
+        """Take a blob. ``blocks`` raises at its end if they were not what the descriptor says: then nothing is kept."""
+        ...
+
+    def put_root(self, root: Root, documents: Mapping[Digest, bytes]) -> None:
+        """List a root under its name, which it takes from whatever had it.
+
+        All its blobs are there; ``documents`` are all manifests, indexes and configs that hang on it, itself included.
+        """
+        ...
+
+    def resemble(self, files: LayoutFiles) -> None:
+        """Say that all roots of a layout are put, so that the copy can have the same files."""
+        ...
+
+
+class Sink(Protocol):
+    """A place that takes images."""
+
+    name: str
+    names_are_references: bool
+    """As for `Source`: a mere tag is refused as a name."""
+
+    def writing(self) -> AbstractContextManager[Writer]:
+        """Open the sink. What was put is seen, durably, when the block is left without an error; else none of it."""
+        ...

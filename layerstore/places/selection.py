@@ -1,0 +1,128 @@
+"""Which roots of a source are meant: by references, by platform, and with what refers to them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from layerstore.digest import Digest
+from layerstore.errors import ImageNotFoundError, InvalidInputError, InvalidManifestError
+from layerstore.oci import media_types
+from layerstore.oci.documents import Descriptor, Index
+from layerstore.places.closure import Walker
+from layerstore.places.names import answers_to
+from layerstore.places.place import Root, Source
+from layerstore.places.platforms import WantedPlatform, normalized
+
+_SHOWN_NAMES_MAX = 10
+
+
+def select(source: Source, references: Sequence[str] | None, platform: WantedPlatform | None) -> list[Root]:
+    """The roots that are meant, each once: all if there are no references.
+
+    Raises `ImageNotFoundError` for a reference that nothing answers to, and `InvalidInputError` for one, or a name,
+    that several different images answer to.
+    """
+    roots = source.roots()
+    if references is None:
+        return _without_ambiguity(source, roots, platform)
+    chosen: list[Root] = []
+    for reference in references:
+        found = [root for root in roots if answers_to(source, root, reference)]
+        if not found:
+            raise ImageNotFoundError(f"{source.name} has no image {reference[:200]!r}: {_available(roots)}")
+        exact = [root for root in found if root.name == reference]
+        one = _without_ambiguity(source, exact or found, platform)
+        if reference == one[0].descriptor.digest:
+            one = one[:1]
+        chosen += [root for root in one if root not in chosen]
+    return chosen
+
+
+def for_platform(walker: Walker, root: Root, wanted: WantedPlatform) -> Root:
+    """The root of the one image of an index that is for a platform; a manifest stands for itself.
+
+    Raises `ImageNotFoundError` if the index has none.
+    """
+    if root.descriptor.media_type not in media_types.INDEXES:
+        return root
+    entries = _manifests(walker, root.descriptor)
+    chosen = wanted.choose(entries)
+    if chosen is None:
+        known = sorted({str(normalized(entry.platform)) for entry in entries if entry.platform is not None})
+        raise ImageNotFoundError(
+            f"{root.name or root.descriptor.digest} is not there for {wanted}; "
+            f"it is for: {', '.join(known[:20]) or 'none'}"
+        )
+    return replace(root, descriptor=chosen)
+
+
+def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], digests: Iterable[Digest]) -> list[Root]:
+    """The roots that refer to what is chosen (signatures, attestations), and to those in turn.
+
+    They say so by their ``subject``, or by their name (distribution specification, "Referrers Tag Schema").
+    ``digests`` are all manifests and indexes that are chosen.
+    """
+    targets = set(digests)
+    result: list[Root] = []
+    rest = [root for root in source.roots() if root not in chosen]
+    subjects = {root.descriptor.digest: _subject(walker, root.descriptor) for root in rest}
+    grown = True
+    while grown:
+        found = [root for root in rest if subjects[root.descriptor.digest] in targets or _is_tagged(root, targets)]
+        rest = [root for root in rest if root not in found]
+        targets.update(root.descriptor.digest for root in found)
+        result += found
+        grown = bool(found)
+    return result
+
+
+def _without_ambiguity(source: Source, roots: list[Root], platform: WantedPlatform | None) -> list[Root]:
+    by_name: dict[str | None, list[Root]] = {}
+    for root in dict.fromkeys(_key(root) for root in roots):
+        by_name.setdefault(root[0], []).append(next(one for one in roots if _key(one) == root))
+    chosen = []
+    for name, same in by_name.items():
+        if name is None or len(same) == 1:
+            chosen += same
+            continue
+        # A layout may have one name for several platforms (annotations.md, "org.opencontainers.image.ref.name").
+        one = None if platform is None else platform.choose([root.descriptor for root in same])
+        if one is None:
+            digests = ", ".join(root.descriptor.digest for root in same[:4])
+            raise InvalidInputError(f"{source.name} has several images {name!r}: choose one by digest: {digests}")
+        chosen += [root for root in same if root.descriptor == one]
+    return chosen
+
+
+def _key(root: Root) -> tuple[str | None, Digest]:
+    return root.name, root.descriptor.digest
+
+
+def _manifests(walker: Walker, descriptor: Descriptor) -> list[Descriptor]:
+    document = walker.document(descriptor)
+    return list(document.manifests) if isinstance(document, Index) else []
+
+
+def _subject(walker: Walker, descriptor: Descriptor) -> Digest | None:
+    if descriptor.media_type not in media_types.MANIFESTS | media_types.INDEXES:
+        return None
+    try:
+        subject = walker.document(descriptor).subject
+    except InvalidManifestError:
+        return None  # not asked for: nothing of it is copied
+    return None if subject is None else subject.digest
+
+
+def _is_tagged(root: Root, targets: set[Digest]) -> bool:
+    if root.name is None:
+        return False
+    tag = root.name.rpartition(":")[2]
+    algorithm, _, rest = tag.partition("-")
+    return f"{algorithm}:{rest.partition('.')[0]}" in targets
+
+
+def _available(roots: Sequence[Root]) -> str:
+    names = list(dict.fromkeys(root.name or str(root.descriptor.digest) for root in roots))
+    if not names:
+        return "it has none at all"
+    more = f" and {len(names) - _SHOWN_NAMES_MAX} more" if len(names) > _SHOWN_NAMES_MAX else ""
+    return f"it has {', '.join(name[:200] for name in names[:_SHOWN_NAMES_MAX])}{more}"

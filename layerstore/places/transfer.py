@@ -1,0 +1,132 @@
+"""Blobs on their way from a source to an open sink: several at once, each verified, each at most once."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from layerstore.oci.documents import Descriptor
+from layerstore.places.content import verified
+from layerstore.places.place import Source, Writer
+from layerstore.progress import OnProgress, Progress
+
+_PROGRESS_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class _Passage:
+    """One blob. Counted by its thread, read by the one that reports."""
+
+    descriptor: Descriptor
+    done: int = 0
+    ended: bool = False
+    note: str = ""
+
+    def count(self, size: int) -> None:
+        self.done += size
+
+
+class _StoppedError(Exception):
+    """Another blob has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a transfer came to."""
+
+    copied: int
+    copied_bytes: int
+    present: int
+    present_bytes: int
+
+
+def transfer(
+    source: Source,
+    writer: Writer,
+    blobs: Collection[Descriptor],
+    *,
+    jobs: int,
+    total_name: str,
+    on_progress: OnProgress | None = None,
+) -> Transferred:
+    """Bring blobs into an open sink, ``jobs`` of them at a time.
+
+    At the first error the others stop, and it is raised. ``on_progress`` is called from this thread, for each blob, and
+    for all of them together under ``total_name``.
+    """
+    passages = [_Passage(descriptor) for descriptor in blobs]
+    stopping = threading.Event()
+    report = _Report(on_progress, passages, total_name)
+
+    def pass_on(passage: _Passage) -> None:
+        if stopping.is_set():
+            raise _StoppedError
+        descriptor = passage.descriptor
+        if writer.has_blob(descriptor):
+            passage.done = descriptor.size
+            passage.note = "already there"
+        else:
+            with source.read_blob(descriptor) as blocks:
+                writer.put_blob(descriptor, _stoppable(verified(descriptor, blocks, passage.count), stopping))
+        passage.ended = True
+
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(pass_on, passage) for passage in passages}
+        try:
+            _wait(futures, report.tell)
+        except BaseException:
+            stopping.set()
+            for future in futures:
+                future.cancel()
+            raise
+    report.tell(last=True)
+    present = [passage.descriptor.size for passage in passages if passage.note]
+    copied = [passage.descriptor.size for passage in passages if not passage.note]
+    return Transferred(len(copied), sum(copied), len(present), sum(present))
+
+
+def _wait(futures: set[Future[None]], tell: Callable[[], None]) -> None:
+    waiting = futures
+    while waiting:
+        ended, waiting = wait(waiting, _PROGRESS_SECONDS, FIRST_EXCEPTION)
+        for future in ended:
+            future.result()
+        tell()
+
+
+def _stoppable(blocks: Iterator[bytes], stopping: threading.Event) -> Iterator[bytes]:
+    for block in blocks:
+        if stopping.is_set():
+            raise _StoppedError
+        yield block
+
+
+class _Report:
+    """Tells progress: at most ten times a second for each blob, and at its end."""
+
+    def __init__(self, on_progress: OnProgress | None, passages: list[_Passage], total_name: str) -> None:
+        self._on_progress = on_progress
+        self._passages = passages
+        self._total = sum(passage.descriptor.size for passage in passages)
+        self._total_name = total_name
+        self._told: dict[str, Progress] = {}
+        self._next = 0.0
+
+    def tell(self, last: bool = False) -> None:
+        if self._on_progress is None or (time.monotonic() < self._next and not last):
+            return
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+        for passage in self._passages:
+            if passage.done or passage.ended:
+                descriptor = passage.descriptor
+                self._tell(
+                    Progress("copy", descriptor.digest.short, passage.done, descriptor.size, "bytes", passage.note)
+                )
+        done = sum(passage.done for passage in self._passages)
+        self._tell(Progress("copy", self._total_name, done, self._total))
+
+    def _tell(self, progress: Progress) -> None:
+        if self._on_progress is not None and self._told.get(progress.subject) != progress:
+            self._told[progress.subject] = progress
+            self._on_progress(progress)

@@ -1,0 +1,311 @@
+"""Blobs: compressed layers come back bit for bit, whatever they are kept in."""
+
+import gzip
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from samples import make_tar, noise, text
+
+from layerstore import Digest, Store
+from layerstore._zstd import zstd
+from layerstore.errors import (
+    BlobNotFoundError,
+    ContentDamagedError,
+    DigestMismatchError,
+    InvalidManifestError,
+    LayerInUseError,
+    LayerNotFoundError,
+    OversizedError,
+)
+from layerstore.oci.documents import Descriptor, Manifest, image_manifest, serialize
+from layerstore.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+
+TAR = make_tar({f"usr/lib/{i}.py": text(40_000, i) for i in range(40)} | {"bin/tool": noise(300_000, 1)})
+BLOB = gzip.compress(TAR, 6, mtime=0)
+DIGEST = Digest.of(BLOB)
+UNKNOWN = gzip.compress(TAR, 0, mtime=0)[:-8] + b"\x01\x00\x00\xff\xff"
+
+
+def image_of(*blobs: bytes) -> tuple[bytes, bytes]:
+    """Manifest and config of an image of gzip layers."""
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [Digest.of(gzip.decompress(blob)) for blob in blobs]},
+        }
+    ).encode()
+    layers = [Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of(blob), size=len(blob)) for blob in blobs]
+    manifest = image_manifest(Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size=len(config)), layers)
+    return serialize(manifest), config
+
+
+def read(store: Store, digest: str) -> bytes:
+    with store.open_blob(digest) as file:
+        return file.read()
+
+
+def classes(store: Store) -> dict[str, int]:
+    return {one.name: one.encodings for one in store.stats().encodings if one.encodings}
+
+
+def test_a_gzip_blob_comes_back_raw_then_from_its_recipe_then_from_the_cache(store: Store) -> None:
+    pushed = store.push_blob(BLOB, digest=DIGEST)
+    assert (pushed.diff_id, pushed.size, pushed.already_present) == (Digest.of(TAR), len(BLOB), False)
+    assert store.layers[pushed.diff_id].open().read() == TAR
+    assert classes(store) == {"queued": 1}
+    assert read(store, DIGEST) == BLOB
+    report = store.prove_encodings()
+    assert (report.proved, report.bytes_freed, report.unproved) == (1, len(BLOB), 0)
+    assert classes(store) == {"recipe": 1}
+    assert store.stats().raw_bytes == 0
+    assert store.encodings[DIGEST].encoders == ["zlib level 6"]
+    assert list((store.path / "raw").iterdir()) == []
+    assert read(store, DIGEST) == BLOB
+    assert store.stats().cache_bytes == len(BLOB)
+    assert read(store, DIGEST) == BLOB
+    assert store.verify().is_clean
+
+
+def test_every_part_of_a_blob_can_be_read(store: Store) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+    randomly = random.Random(1)
+    starts = [0, 1, len(BLOB) - 1, len(BLOB), *(randomly.randrange(len(BLOB)) for _ in range(5))]
+    for _ in range(2):
+        for start in starts:
+            assert b"".join(store.blob_blocks(DIGEST, start=start)) == BLOB[start:]
+        with store.open_blob(DIGEST) as file:
+            assert file.seek(-100, io.SEEK_END) == len(BLOB) - 100
+            assert file.read() == BLOB[-100:]
+            assert file.seek(7) == 7
+            assert file.read(11) == BLOB[7:18]
+            assert file.read(5) == BLOB[18:23]
+        store.prove_encodings()
+
+
+def test_what_is_there_is_not_read_again(store: Store) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+
+    def never() -> Iterator[bytes]:
+        raise AssertionError("read")
+        yield b""
+
+    assert store.push_blob(never(), digest=DIGEST).already_present
+    assert store.has_blob(DIGEST)
+    assert not store.has_blob(Digest.of(b"other"))
+
+
+@pytest.mark.parametrize("algorithm", ["sha512", "blake3"])
+@pytest.mark.parametrize("data", [TAR, BLOB], ids=["plain", "gzip"])
+def test_digests_of_every_algorithm(store: Store, algorithm: str, data: bytes) -> None:
+    digest = Digest.of(data, algorithm)
+    assert store.push_blob(data, digest=digest).diff_id == Digest.of(TAR)
+    assert read(store, digest) == data
+    store.prove_encodings()
+    assert b"".join(store.blob_blocks(digest)) == data
+    assert store.verify().is_clean
+
+
+def test_a_blob_that_no_encoder_makes_stays_raw(store: Store) -> None:
+    blob = zstd.compress(TAR, 3)
+    digest = Digest.of(blob)
+    store.push_blob(BLOB, digest=DIGEST)
+    stored = store.stats().stored_bytes
+    pushed = store.push_blob(blob, digest=digest)
+    assert pushed.diff_id == Digest.of(TAR)
+    assert store.stats().stored_bytes - stored < 4096, "the layer is there already"
+    report = store.prove_encodings()
+    assert (report.proved, report.unproved) == (1, 1)
+    assert classes(store) == {"recipe": 1, "raw": 1}
+    assert store.stats().raw_bytes == len(blob)
+    assert store.prove_encodings().unproved == 0, "it is not tried twice"
+    assert read(store, digest) == blob
+
+
+def test_what_only_looks_compressed_is_kept_as_it_is(store: Store) -> None:
+    blob = BLOB[:-9]
+    assert store.push_blob(io.BytesIO(blob), digest=Digest.of(blob)).diff_id == Digest.of(blob)
+    assert read(store, Digest.of(blob)) == blob
+    assert len(store.encodings) == 0
+    assert list((store.path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [BLOB, TAR, BLOB[:-9]], ids=["gzip", "plain", "cut"])
+def test_a_wrong_digest_leaves_nothing(store: Store, data: bytes) -> None:
+    with pytest.raises(DigestMismatchError):
+        store.push_blob(data, digest=Digest.of(b"something else"))
+    assert (len(store.layers), len(store.encodings)) == (0, 0)
+    for folder in ("raw", "tmp", "cache"):
+        assert list((store.path / folder).iterdir()) == []
+
+
+def test_a_decompression_bomb_leaves_nothing(store: Store) -> None:
+    compressor = zstd.ZstdCompressor(level=1)
+    bomb = b"".join([compressor.compress(bytes(1 << 20)) for _ in range(200)]) + compressor.flush()
+    assert len(bomb) < 100_000
+    with pytest.raises(OversizedError):
+        store.push_blob(bomb, digest=Digest.of(bomb))
+    assert (len(store.layers), len(store.encodings)) == (0, 0)
+    assert list((store.path / "tmp").iterdir()) == []
+
+
+def test_an_image_keeps_its_encodings_and_collection_takes_them(store: Store) -> None:
+    manifest, config = image_of(BLOB)
+    with pytest.raises(LayerNotFoundError):
+        store.put_image(manifest, config)
+    with store.lease(60) as lease:
+        store.push_blob(BLOB, digest=DIGEST, lease=lease)
+        image = store.put_image(manifest, config, tag="a:1")
+    assert image.blobs == [DIGEST]
+    assert store.encodings[DIGEST].images == [image]
+    store.collect_garbage()
+    assert read(store, DIGEST) == BLOB
+    assert store.why(DIGEST).reasons == (f"layer 1 of image {image.digest} (a:1)",)
+    with pytest.raises(LayerInUseError):
+        store.release_blob(DIGEST)
+    store.delete_image(image, ttl=0)
+    plan = store.plan_collection()
+    assert plan.encodings == (DIGEST,)
+    before = store.stats()
+    report = store.collect_garbage(plan)
+    assert (report.encodings, report.layers) == (1, 1)
+    assert report.bytes_freed == plan.bytes_freed
+    after = store.stats()
+    assert report.bytes_freed == before.stored_bytes + before.raw_bytes - after.stored_bytes - after.raw_bytes
+    assert (len(store.encodings), len(store.layers), after.raw_bytes) == (0, 0, 0)
+    assert store.verify().is_clean
+
+
+def test_one_of_two_encodings_of_a_layer_goes_without_it(store: Store) -> None:
+    other = gzip.compress(TAR, 9, mtime=0)
+    images = []
+    for blob in (BLOB, other):
+        store.push_blob(blob, digest=Digest.of(blob))
+        images.append(store.put_image(*image_of(blob)))
+    store.delete_image(images[0], ttl=0)
+    report = store.collect_garbage()
+    assert (report.encodings, report.layers, report.bytes_freed) == (1, 0, len(BLOB))
+    assert read(store, Digest.of(other)) == other
+    with pytest.raises(BlobNotFoundError):
+        read(store, DIGEST)
+    assert store.verify().is_clean
+
+
+def test_a_lease_that_ends_takes_the_blob(store: Store) -> None:
+    with store.lease(60) as lease:
+        store.push_blob(BLOB, digest=DIGEST, lease=lease)
+    report = store.collect_garbage()
+    assert (report.encodings, report.layers) == (1, 1)
+    assert store.stats().raw_bytes == 0
+    assert store.verify().is_clean
+
+
+def test_a_released_blob_is_collected(store: Store) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+    assert store.collect_garbage().encodings == 0
+    store.release_blob(DIGEST)
+    report = store.collect_garbage()
+    assert (report.encodings, report.layers) == (1, 1)
+
+
+def test_a_config_that_contradicts_a_blob_is_refused(store: Store) -> None:
+    other = gzip.compress(make_tar({"a": b"other"}), 6, mtime=0)
+    store.push_blob(BLOB, digest=DIGEST)
+    store.push_blob(other, digest=Digest.of(other))
+    _, config = image_of(other)
+    manifest = json.loads(image_of(BLOB)[0])
+    manifest["config"] |= {"digest": Digest.of(config), "size": len(config)}
+    with pytest.raises(InvalidManifestError, match="decodes to"):
+        store.put_image(json.dumps(manifest).encode(), config)
+
+
+def test_a_damaged_raw_file_is_told_of_and_mended(store: Store, tmp_path: Path) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+    other = Store.create(tmp_path / "other")
+    other.push_blob(BLOB, digest=DIGEST)
+    other.prove_encodings()
+    (path,) = (store.path / "raw").iterdir()
+    for damaged in (BLOB[:1000] + b"x" + BLOB[1001:], None):
+        path.unlink()
+        if damaged is not None:
+            path.write_bytes(damaged)
+        with pytest.raises(ContentDamagedError):
+            read(store, DIGEST)
+        with pytest.raises(ContentDamagedError):
+            b"".join(store.blob_blocks(DIGEST, start=2000))
+        assert len(store.verify().problems) >= 1
+        assert store.prove_encodings().damaged == (DIGEST,)
+        assert store.repair(from_=other).encodings_healed == 1
+        assert read(store, DIGEST) == BLOB
+        assert store.verify().is_clean
+    path.unlink()
+    assert not store.push_blob(BLOB, digest=DIGEST).already_present
+    assert read(store, DIGEST) == BLOB
+    other.close()
+
+
+def test_a_damaged_cache_is_passed_by(store: Store) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+    store.prove_encodings()
+    assert read(store, DIGEST) == BLOB
+    (path,) = (store.path / "cache").iterdir()
+    path.write_bytes(BLOB[:1000] + b"x" + BLOB[1001:])
+    assert b"".join(store.blob_blocks(DIGEST, start=2000)) == BLOB[2000:]
+    assert read(store, DIGEST) == BLOB
+    assert store.verify().is_clean
+
+
+def test_the_cache_has_a_budget(tmp_path: Path) -> None:
+    blobs = [gzip.compress(make_tar({"a": noise(50_000, i)}), 6, mtime=0) for i in range(4)]
+    with Store.create(tmp_path / "store", encoding_cache_max=2 * len(blobs[0]) + 1000) as store:
+        for blob in blobs:
+            store.push_blob(blob, digest=Digest.of(blob))
+        store.prove_encodings()
+        for blob in blobs:
+            assert read(store, Digest.of(blob)) == blob
+        assert 0 < store.stats().cache_bytes <= store.config.encoding_cache_max
+        names = {path.name for path in (store.path / "cache").iterdir()}
+        assert names == {f"sha256-{Digest.of(blob).encoded}" for blob in blobs[2:]}
+    with Store.create(tmp_path / "none", encoding_cache_max=0) as store:
+        store.push_blob(BLOB, digest=DIGEST)
+        store.prove_encodings()
+        assert read(store, DIGEST) == BLOB
+        assert store.stats().cache_bytes == 0
+
+
+def test_rebuild_backup_and_upgrade_keep_encodings(store: Store, tmp_path: Path) -> None:
+    raw = zstd.compress(TAR, 3)
+    other = gzip.compress(make_tar({"b": text(50_000, 9)}), 6, mtime=0)
+    for blob in (BLOB, raw, other):
+        store.push_blob(blob, digest=Digest.of(blob))
+    store.put_image(*image_of(BLOB), tag="a:1")
+    store.prove_encodings([DIGEST])
+    target = tmp_path / "backup"
+    store.backup(target)
+    store.close()
+    Store.rebuild_index(store.path)
+    for path in (store.path, target):
+        with Store.open(path) as again:
+            for blob in (BLOB, raw, other):
+                assert read(again, Digest.of(blob)) == blob
+            assert again.verify().is_clean
+            assert classes(again) == {"recipe": 1, "queued": 2}
+            again.collect_garbage()
+            assert len(again.encodings) == 3
+            again.delete_image("a:1", ttl=0)
+            again.collect_garbage()
+            assert again.verify().is_clean
+
+
+def test_a_manifest_is_what_it_was(store: Store) -> None:
+    manifest, config = image_of(BLOB)
+    store.push_blob(BLOB, digest=DIGEST)
+    image = store.put_image(manifest, config)
+    assert isinstance(image.manifest, Manifest)
+    assert (store.read_document(image.digest), store.read_document(image.config_digest)) == (manifest, config)
+    assert image.descriptor.digest == image.digest
+    assert [layer.diff_id for layer in image.layers] == [Digest.of(TAR)]
