@@ -26,7 +26,7 @@ def bring_raw(raw: dict[Digest, int], source: Layout, target: Layout) -> int:
         path = raw_path(target, digest)
         if path.exists() and path.stat().st_size == size:
             continue
-        with suppress(FileNotFoundError), new_file(target.temporary) as file:
+        with suppress(FileNotFoundError), new_file(target.raw) as file:
             for block in file_blocks(raw_path(source, digest)):
                 file.write(block)
             file.sync()

@@ -59,7 +59,7 @@ def push_blob(
     report = Report(on_progress, source)
     if detect(source.peek()) is None:
         return _push_plain(store, source, digest, holder, report)
-    with new_file(store.layout.temporary) as raw:
+    with new_file(store.layout.raw) as raw:
         try:
             limit = _Limit(raw)
             decoder: Decoder = lambda blocks: limit.check(decode(raw.tee(blocks)))  # noqa: E731

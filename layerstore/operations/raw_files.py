@@ -9,7 +9,6 @@ has just come cannot fall to one who saw that there was none. What a crash leave
 
 import fcntl
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,6 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import EncodingState
 
 _BLOCK_SIZE = 1 << 20
-_LEFTOVER_SECONDS = 3600
 
 
 def file_name(digest: Digest) -> str:
@@ -66,8 +64,7 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # whoever cleans up leaves it alone
+        self._descriptor = _create_locked(path)
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -103,6 +100,17 @@ class NewFile:
         if remove:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
+
+
+def _create_locked(path: Path) -> int:
+    """Make a file that whoever cleans up leaves alone, as it is locked."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # It may have been taken for a dead process's before it was locked.
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
 
 
 @contextmanager
@@ -150,10 +158,10 @@ def remove_orphans(store: OpenedStore) -> int:
     """Remove raw files without a record, and what killed processes left of new ones; the bytes of the former."""
     layout = store.layout
     with translate_os_errors(f"cannot clean {layout.root}"):
-        for folder in (layout.temporary, layout.cache):
+        for folder in (layout.raw, layout.cache):
             for path in folder.glob("new-*"):
                 _remove_if_abandoned(path)
-        names = {path.name for path in layout.raw.iterdir()}
+        names = {path.name for path in layout.raw.iterdir() if not path.name.startswith("new-")}
     with store.index.read() as transaction:
         needed = {
             file_name(digest) for digest, record in transaction.encodings.items() if record.state is EncodingState.RAW
@@ -168,8 +176,6 @@ def remove_orphans(store: OpenedStore) -> int:
 
 def _remove_if_abandoned(path: Path) -> None:
     with suppress(FileNotFoundError):
-        if time.time() - path.stat().st_mtime < _LEFTOVER_SECONDS:
-            return
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with suppress(BlockingIOError):

@@ -102,7 +102,7 @@ def _heal_raw_files(store: OpenedStore, source: OpenedStore) -> int:
     for digest in raw_encodings(store):
         if is_raw_good(store, digest):
             continue
-        with suppress(DamagedError, NotFoundError, EncoderUnavailableError), new_file(store.layout.temporary) as file:
+        with suppress(DamagedError, NotFoundError, EncoderUnavailableError), new_file(store.layout.raw) as file:
             for block in blob_blocks(source, digest):
                 file.write(block)
             file.sync()

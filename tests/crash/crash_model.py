@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerstore import Store
+from layerstore import Digest, Store
 from layerstore.errors import LayerNotFoundError, StoreNotFoundError
 from layerstore.operations import verify as verify_module
 from layerstore.storage.frames import read_frame_meta
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.records import FrameState, unseal
+from layerstore.storage.records import EncodingState, FrameState, unseal
 from layerstore.storage.tables import TABLES
 
 
@@ -28,9 +28,18 @@ class Acknowledgements:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-    def begin(self, what: str, *, layers: Iterable[str] = (), images: Iterable[str] = (), tags: Iterable[str] = ()):
+    def begin(
+        self,
+        what: str,
+        *,
+        layers: Iterable[str] = (),
+        images: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        blobs: Iterable[str] = (),
+    ):
         """From here on these may be gone, or stay."""
-        self._write("begin", what, {"layers": list(layers), "images": list(images), "tags": list(tags)})
+        event = {"layers": list(layers), "images": list(images), "tags": list(tags), "blobs": list(blobs)}
+        self._write("begin", what, event)
 
     def done(
         self,
@@ -41,9 +50,10 @@ class Acknowledgements:
         tags: dict[str, str] | None = None,
         gone_images: Iterable[str] = (),
         gone_tags: Iterable[str] = (),
+        blobs: Iterable[str] = (),
     ) -> None:
         """From here on these are there, or gone, for good."""
-        event = {"layers": list(layers), "images": images or {}, "tags": tags or {}}
+        event = {"layers": list(layers), "images": images or {}, "tags": tags or {}, "blobs": list(blobs)}
         self._write("done", what, event | {"gone_images": list(gone_images), "gone_tags": list(gone_tags)})
 
     def _write(self, kind: str, what: str, event: dict[str, Any]) -> None:
@@ -61,6 +71,7 @@ class Expected:
     layers: set[str] = field(default_factory=set)
     images: dict[str, list[str]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    blobs: set[str] = field(default_factory=set)
     gone_images: set[str] = field(default_factory=set)
     gone_tags: set[str] = field(default_factory=set)
     last: str = ""
@@ -78,6 +89,7 @@ class Expected:
         self.last = f"{event['kind']} {event['what']}"
         if event["kind"] == "begin":
             self.layers -= set(event["layers"])
+            self.blobs -= set(event["blobs"])
             self.gone_images -= set(event["images"])
             self.gone_tags -= set(event["tags"])
             for name in event["images"]:
@@ -87,6 +99,7 @@ class Expected:
             return
         self.created = True
         self.layers |= set(event["layers"])
+        self.blobs |= set(event["blobs"])
         self.images |= event["images"]
         self.tags |= event["tags"]
         self.gone_images |= set(event["gone_images"])
@@ -145,12 +158,19 @@ def assert_stored_once(store: Store) -> None:
 
 
 def assert_disk_is_index(store: Store) -> None:
-    """The pack files are those that the index knows, and have the bytes that it vouches for."""
+    """The files of packs and raw encodings are those that the index knows, and have the bytes that it vouches for."""
     with store._opened.index.read() as transaction:
         known = {f"{number:08d}.pack": record.size for number, record in transaction.packs.items()}
         assert not dict(transaction.dead_packs.items())
+        encodings = dict(transaction.encodings.items())
     on_disk = {path.name: path.stat().st_size for path in (store.path / "packs").iterdir()}
     assert on_disk == known
+    raw = {path.name: path.stat().st_size for path in (store.path / "raw").iterdir()}
+    assert raw == {
+        digest.replace(":", "-"): record.size
+        for digest, record in encodings.items()
+        if record.state is EncodingState.RAW
+    }
 
 
 def assert_nothing_left_behind(store: Store) -> None:
@@ -161,6 +181,7 @@ def assert_nothing_left_behind(store: Store) -> None:
     leases = {path.name for path in (store.path / "leases").iterdir() if not path.name.startswith(".")}
     assert leases <= own, leases
     assert not list((store.path / "tmp").iterdir())
+    assert not [*(store.path / "raw").glob("new-*"), *(store.path / "cache").glob("new-*")]
 
 
 def assert_expected(store: Store, expected: Expected, contents: dict[str, bytes]) -> None:
@@ -169,6 +190,10 @@ def assert_expected(store: Store, expected: Expected, contents: dict[str, bytes]
     assert expected.layers <= layers, f"lost layers: {expected.layers - layers}"
     for layer in layers:
         assert pull(store, layer) == contents[layer], layer
+    encodings = set(map(str, store.encodings))
+    assert expected.blobs <= encodings, f"lost blobs: {expected.blobs - encodings}"
+    for blob in encodings:
+        assert Digest.of(b"".join(store.blob_blocks(blob)), blob.partition(":")[0]) == blob
     images = set(map(str, store.images))
     assert set(expected.images) <= images, f"lost images: {set(expected.images) - images}"
     for image in images:
@@ -216,6 +241,8 @@ def remove_everything(store: Store) -> bool:
     for image in list(store.images):
         store.delete_image(image, ttl=0)
     store.collect_garbage(store.plan_collection(empty_trash=True))
+    for blob in list(store.encodings):
+        store.release_blob(blob)
     for layer in list(store.layers):
         try:
             store.release_layer(layer)

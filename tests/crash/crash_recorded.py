@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import crash_scenarios
 
+from layerstore.operations import raw_files
 from layerstore.storage import layout, packs
 
 
@@ -19,6 +20,11 @@ def without_directory_sync() -> None:
     """A bug: names are not made durable."""
     packs.sync_directory = lambda _: None
     layout.sync_directory = lambda _: None
+
+
+def without_raw_sync() -> None:
+    """A bug: raw files are not durable before the index vouches for them."""
+    raw_files.sync_file = lambda _: None
 
 
 def main(scenario: str, store: str, said: str, bug: str = "") -> None:

@@ -2,13 +2,17 @@
 
 import gzip
 import io
+import json
 import random
 from pathlib import Path
 
 from crash_model import Acknowledgements
 from samples import make_tar, noise, sha256, text
 
-from layerstore import Store
+from layerstore import Digest, Store
+from layerstore._zstd import zstd
+from layerstore.oci.documents import Descriptor, image_manifest, serialize
+from layerstore.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
 from layerstore.operations import batch, drain, rewrite
 
 FRAME_SIZE = 1 << 14
@@ -96,6 +100,66 @@ def life(path: Path, acknowledgements: Path) -> None:  # noqa: PLR0915 - one lif
     said.begin("image 2 again", images=[str(two.digest)])
     again = store.create_image([app, wide], tag="shop:3")
     said.done("image 3", images={str(again.digest): [app, wide]}, tags={"shop:3": str(again.digest)})
+    store.close()
+
+
+BLOBS = {
+    "base": gzip.compress(LAYERS["base"], 6, mtime=0),
+    "app": gzip.compress(LAYERS["app"], 1, mtime=0),
+    "wide": zstd.compress(LAYERS["wide"], 3),
+}
+
+
+def _image_of(*names: str) -> tuple[bytes, bytes]:
+    """Manifest and config of an image of blobs."""
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [NAMES[n] for n in names]},
+    }
+    data = json.dumps(config).encode()
+    layers = [
+        Descriptor(media_type=OCI_LAYER_GZIP, digest=sha256(BLOBS[name]), size=len(BLOBS[name])) for name in names
+    ]
+    return serialize(
+        image_manifest(Descriptor(media_type=OCI_CONFIG, digest=sha256(data), size=len(data)), layers)
+    ), data
+
+
+def transfer(path: Path, acknowledgements: Path) -> None:
+    """Push blobs, make an image of them, prove, read, release, delete, collect, and push again."""
+    use_small_batches()
+    said = Acknowledgements(acknowledgements)
+    base, app, wide = (str(sha256(BLOBS[name])) for name in ("base", "app", "wide"))
+    store = Store.create(path, frame_size=FRAME_SIZE, pack_size_max=PACK_SIZE_MAX, encoding_cache_max=150_000)
+    said.done("create")
+    with store.lease(3600) as lease:
+        for name, digest in (("base", base), ("app", app)):
+            store.push_blob(io.BytesIO(BLOBS[name]), digest=digest, lease=lease)
+            said.done(f"push {name}", blobs=[digest], layers=[NAMES[name]])
+        image = store.put_image(*_image_of("base", "app"), tag="shop:1")
+        layers = [NAMES["base"], NAMES["app"]]
+        said.done("image", images={str(image.digest): layers}, tags={"shop:1": str(image.digest)})
+    store.push_blob(BLOBS["wide"], digest=wide)
+    said.done("push wide", blobs=[wide], layers=[NAMES["wide"]])
+    store.prove_encodings([base])
+    for digest in (base, app):
+        list(store.blob_blocks(digest))
+    store.prove_encodings()
+    for digest in (app, base):
+        list(store.blob_blocks(digest))
+    long = str(Digest.of(LAYERS["plain"], "sha512"))
+    store.push_blob(LAYERS["plain"], digest=long)
+    said.done("push plain", blobs=[long], layers=[NAMES["plain"]])
+    said.begin("release", blobs=[wide], layers=[NAMES["wide"]])
+    store.release_blob(wide)
+    store.collect_garbage()
+    said.begin("delete", images=[str(image.digest)], tags=["shop:1"], blobs=[base, app], layers=layers)
+    store.delete_image(image, ttl=0)
+    said.done("delete", gone_images=[str(image.digest)], gone_tags=["shop:1"])
+    store.collect_garbage()
+    store.push_blob(BLOBS["base"], digest=base)
+    said.done("push base again", blobs=[base], layers=[NAMES["base"]])
     store.close()
 
 

@@ -34,6 +34,27 @@ def test_kill_at_every_step_of_a_life(shard: int, memory_path: Path, server) -> 
     assert at > 500, "the scenario has fewer durable steps than it had"
 
 
+@pytest.mark.parametrize("shard", range(2))
+def test_kill_at_every_step_of_a_transfer(shard: int, memory_path: Path, server) -> None:
+    """The same over blobs: raw, proved, cached, released, collected."""
+    at = shard + 1
+    while True:
+        place = memory_path / f"{at}"
+        place.mkdir()
+        ended = server.run(crash_kills.run, "transfer", at, [place / "store", place / "said"])
+        expected = Expected.of(place / "said")
+        try:
+            check_after_crash(place / "store", expected, crash_scenarios.CONTENTS, thorough=at % 5 == 0)
+        except BaseException as error:
+            error.add_note(f"killed at step {at}, after: {expected.last}")
+            raise
+        shutil.rmtree(place)
+        if ended:
+            break
+        at += 2
+    assert at > 200, "the scenario has fewer durable steps than it had"
+
+
 def test_kill_at_every_step_of_healing(memory_path: Path, server) -> None:
     """A repair that is killed leaves no more damage than there was, and can be done again."""
     origin = memory_path / "origin"

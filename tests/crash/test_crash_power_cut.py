@@ -35,15 +35,15 @@ Record = Callable[..., list[Operation]]
 
 @pytest.fixture(scope="module")
 def record(recorder: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """Run the scenario of a whole life, recorded."""
+    """Run a scenario, recorded."""
 
-    def run(bug: str = "") -> list[Operation]:
+    def run(bug: str = "", scenario: str = "life") -> list[Operation]:
         folder = tmp_path_factory.mktemp("recorded")
         place, log = folder / "place", folder / "log"
         place.mkdir()
         environment = {**os.environ, "LD_PRELOAD": str(recorder), "RECORD_ROOT": "/place", "RECORD_LOG": str(log)}
         environment["RECORD_ROOT"] = str(place)
-        command = [sys.executable, str(HERE / "crash_recorded.py"), "life", str(place / "store"), str(place / "said")]
+        command = [sys.executable, str(HERE / "crash_recorded.py"), scenario, str(place / "store"), str(place / "said")]
         subprocess.run([*command, *([bug] if bug else [])], env=environment, check=True)
         operations = read_recording(log)
         shutil.rmtree(place)
@@ -56,6 +56,12 @@ def record(recorder: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
 def life(record: Record) -> list[Operation]:
     """A recording of the store as it is."""
     return record()
+
+
+@pytest.fixture(scope="module")
+def transfer(record: Record) -> list[Operation]:
+    """A recording of blobs that come, are proved and go."""
+    return record(scenario="transfer")
 
 
 def replay(operations: list[Operation], cut: int, target: Path, chooser: random.Random | None) -> Expected:
@@ -121,6 +127,26 @@ def test_kill_between_any_two_operations(life: list[Operation], memory_path: Pat
     writes = [index for index, operation in enumerate(life) if operation.kind in "WTRUM" and index]
     for index in writes if crash_thorough else writes[::12]:
         try_cut(life, index, memory_path, None)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_power_cut_of_a_transfer(
+    seed: int, rebuild: bool, transfer: list[Operation], memory_path: Path, crash_thorough: bool
+) -> None:
+    """The same over blobs, with the index and without."""
+    chooser = random.Random(200 + seed)
+    for _ in range(300 if crash_thorough else 20):
+        try_cut(transfer, chooser.randrange(1, len(transfer) + 1), memory_path, chooser, rebuild=rebuild)
+
+
+def test_a_missing_sync_of_raw_files_is_found(record: Record, memory_path: Path) -> None:
+    """These tests can fail, too."""
+    operations = record("without_raw_sync", "transfer")
+    chooser = random.Random(1)
+    with pytest.raises((AssertionError, LayerstoreError)):
+        for _ in range(100):
+            try_cut(operations, chooser.randrange(1, len(operations) + 1), memory_path, chooser)
 
 
 @pytest.mark.parametrize("bug", ["without_pack_sync", "without_directory_sync"])

@@ -131,7 +131,7 @@ def test_what_only_looks_compressed_is_kept_as_it_is(store: Store) -> None:
     assert store.push_blob(io.BytesIO(blob), digest=Digest.of(blob)).diff_id == Digest.of(blob)
     assert read(store, Digest.of(blob)) == blob
     assert len(store.encodings) == 0
-    assert list((store.path / "tmp").iterdir()) == []
+    assert list((store.path / "raw").iterdir()) == []
 
 
 @pytest.mark.parametrize("data", [BLOB, TAR, BLOB[:-9]], ids=["gzip", "plain", "cut"])
@@ -150,7 +150,7 @@ def test_a_decompression_bomb_leaves_nothing(store: Store) -> None:
     with pytest.raises(OversizedError):
         store.push_blob(bomb, digest=Digest.of(bomb))
     assert (len(store.layers), len(store.encodings)) == (0, 0)
-    assert list((store.path / "tmp").iterdir()) == []
+    assert list((store.path / "raw").iterdir()) == []
 
 
 def test_an_image_keeps_its_encodings_and_collection_takes_them(store: Store) -> None:
