@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, InvalidInputError
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, parse_index
 from layerstore.places.content import verified_document
@@ -48,10 +49,10 @@ class OCIArchive:
         with self.read_blob(descriptor) as blocks:
             return verified_document(descriptor, blocks)
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
+    def blob_size(self, digest: Digest) -> int | None:
         """See `Source`. Raises `InvalidInputError` for a blob that is no regular file, or is cut."""
         with self._tar.opened() as tar:
-            return has_blob_in(tar, descriptor)
+            return blob_size_in(tar, digest)
 
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
@@ -78,13 +79,12 @@ def layout_files_in(tar: TarReader, place: str) -> LayoutFiles:
         raise InvalidInputError(f"{place} is no OCI archive, or it is cut: {error}") from None
 
 
-def has_blob_in(tar: TarReader, descriptor: Descriptor) -> bool:
-    """Whether a tar has a blob where a layout has it."""
+def blob_size_in(tar: TarReader, digest: Digest) -> int | None:
+    """The size of a blob that is where a layout has it."""
     try:
-        tar.plain(blob_path(descriptor.digest))
+        return tar.plain(blob_path(digest)).size
     except BlobNotFoundError:
-        return False
-    return True
+        return None
 
 
 def blob_blocks_in(tar: TarReader, descriptor: Descriptor) -> Iterator[bytes]:

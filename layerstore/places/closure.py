@@ -1,6 +1,5 @@
 """What hangs on a root: the manifests of an index, configs and layers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from layerstore.digest import Digest
@@ -118,15 +117,6 @@ class Walker:
                 self._visit(child, closure, depth + 1)
             except BlobNotFoundError as error:
                 raise _missing(child, descriptor, error) from None
-
-
-def descriptors_of(document: Manifest | Index) -> Iterator[Descriptor]:
-    """What a document needs."""
-    if isinstance(document, Index):
-        yield from document.manifests
-    else:
-        yield document.config
-        yield from document.layers
 
 
 def _is_document(descriptor: Descriptor) -> bool:

@@ -1,10 +1,11 @@
 """Copies of images from one place to another: exactly the same bytes, or nothing."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, InvalidOptionError
+from layerstore.errors import BlobNotFoundError, InvalidInputError, InvalidOptionError
 from layerstore.oci import media_types
 from layerstore.oci.documents import Descriptor
 from layerstore.places.closure import Closure, Walker
@@ -12,9 +13,12 @@ from layerstore.places.index_file import CONTAINERD_NAME
 from layerstore.places.names import checked_name, names_in
 from layerstore.places.place import Root, Sink, Source, Writer
 from layerstore.places.platforms import WantedPlatform
+from layerstore.places.recompress import Compression, Recompressed, recompressed
 from layerstore.places.selection import for_platform, select, with_referrers
+from layerstore.places.store_place import as_place
 from layerstore.places.transfer import transfer
 from layerstore.progress import OnProgress
+from layerstore.store import Store
 
 JOBS = 4
 """Blobs that are copied at the same time, unless it is said otherwise."""
@@ -25,6 +29,8 @@ class CopiedImage:
     """One root that was copied."""
 
     digest: Digest
+    source_digest: Digest
+    """Another one than `digest` only if layers were compressed anew."""
     source_name: str | None
     """What it is called in the source."""
     name: str | None
@@ -48,13 +54,14 @@ class CopyReport:
 
 
 def copy(
-    source: Source,
-    sink: Sink,
+    source: Source | Store,
+    sink: Sink | Store,
     references: Sequence[str] | None = None,
     *,
     name: str | None = None,
     platform: str | None = None,
     referrers: bool = False,
+    compression: Compression | str | None = None,
     on_progress: OnProgress | None = None,
     jobs: int = JOBS,
 ) -> CopyReport:
@@ -68,6 +75,8 @@ def copy(
         name: What to call the only one in the sink. Else each keeps its name (`layerstore.places.names`).
         platform: Of an index, copy only the image for this one: ``linux/arm64``.
         referrers: Also what refers to them: signatures, attestations.
+        compression: Compress layers anew that are not compressed so, or that the source only has decoded. Digests
+            change with them.
         on_progress: Told how far each blob and the whole have come.
         jobs: How many blobs are copied at the same time.
 
@@ -77,41 +86,44 @@ def copy(
         DigestMismatchError: A blob of the source is damaged.
         InvalidManifestError: A document is malformed, contradicts its descriptor, or is too much.
         InvalidReferenceError: The sink cannot use a name.
+        InvalidOptionError: An option makes no sense, or not for so many images.
         InvalidInputError: A name stands for several images, or the place is not what it seems.
     """
     if jobs < 1:
         raise InvalidOptionError(f"{jobs} jobs: at least one is needed")
-    wanted = None if platform is None else WantedPlatform.parse(platform)
-    walker = Walker(source)
-    chosen = select(source, references, wanted)
-    if name is not None and len(chosen) != 1:
-        raise InvalidOptionError(f"one name cannot be given to {len(chosen)} images: choose one of them")
-    names = [checked_name(sink, source, name)] if name is not None else names_in(sink, source, chosen)
-    roots = chosen if wanted is None else [for_platform(walker, root, wanted) for root in chosen]
-    closures = [walker.closure(root.descriptor) for root in roots]
-    if referrers:
-        refer = with_referrers(walker, source, chosen, [one for closure in closures for one in closure.documents])
-        roots = [*roots, *refer]
-        names += names_in(sink, source, refer)
-        closures += [walker.closure(root.descriptor) for root in refer]
-    blobs, absent = _present(source, closures)
-    with sink.writing() as writer:
-        _check_missing(source, writer, absent)
-        writer.expect(_sizes(closures, blobs))
-        transferred = transfer(
-            source, writer, blobs.values(), jobs=jobs, total_name=source.name, on_progress=on_progress
-        )
-        for root, new_name, closure in zip(roots, names, closures, strict=True):
-            writer.put_root(_renamed(root, new_name), closure.documents)
-        files = source.layout_files() if roots == source.roots() and name is None else None
-        if files is not None:
-            writer.resemble(files)
+    origin, target = as_place(source), as_place(sink)
+    chosen = _choose(origin, target, references, name, platform, referrers)
+    with ExitStack() as stack:
+        made = Recompressed(origin, chosen.roots, chosen.closures)
+        if compression is not None:
+            made = stack.enter_context(
+                recompressed(
+                    origin,
+                    chosen.roots,
+                    chosen.closures,
+                    _compression(compression),
+                    jobs=jobs,
+                    on_progress=on_progress,
+                )
+            )
+        blobs, absent = _present(made.source, made.closures)
+        with target.writing() as writer:
+            _check_missing(made.source, writer, absent)
+            writer.expect(_sizes(made.closures, blobs))
+            transferred = transfer(
+                made.source, writer, blobs.values(), jobs=jobs, total_name=origin.name, on_progress=on_progress
+            )
+            for root, new_name, closure in zip(made.roots, chosen.names, made.closures, strict=True):
+                writer.put_root(_renamed(root, new_name), closure.documents)
+            files = made.source.layout_files() if made.roots == origin.roots() and name is None else None
+            if files is not None:
+                writer.resemble(files)
     return CopyReport(
         tuple(
-            CopiedImage(root.descriptor.digest, root.name, new_name)
-            for root, new_name in zip(roots, names, strict=True)
+            CopiedImage(new.descriptor.digest, old.descriptor.digest, old.name, new_name)
+            for new, old, new_name in zip(made.roots, chosen.roots, chosen.names, strict=True)
         ),
-        len({digest for closure in closures for digest in closure.documents}),
+        len({digest for closure in made.closures for digest in closure.documents}),
         transferred.copied,
         transferred.copied_bytes,
         transferred.present,
@@ -120,12 +132,62 @@ def copy(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What to copy, under which names, and all that hangs on it."""
+
+    roots: list[Root]
+    names: list[str | None]
+    closures: list[Closure]
+
+
+def _choose(
+    source: Source,
+    sink: Sink,
+    references: Sequence[str] | None,
+    name: str | None,
+    platform: str | None,
+    referrers: bool,
+) -> _Chosen:
+    wanted = None if platform is None else WantedPlatform.parse(platform)
+    walker = Walker(source)
+    selected = select(source, references, wanted)
+    if name is not None and len(selected) != 1:
+        raise InvalidOptionError(f"one name cannot be given to {len(selected)} images: choose one of them")
+    names: list[str | None] = names_in(sink, source, selected) if name is None else [checked_name(sink, source, name)]
+    roots = selected if wanted is None else [for_platform(walker, root, wanted) for root in selected]
+    closures = [walker.closure(root.descriptor) for root in roots]
+    if referrers:
+        refer = with_referrers(walker, source, selected, [one for closure in closures for one in closure.documents])
+        roots = [*roots, *refer]
+        names += names_in(sink, source, refer)
+        closures += [walker.closure(root.descriptor) for root in refer]
+    _check_distinct(roots, names)
+    return _Chosen(roots, names, closures)
+
+
+def _check_distinct(roots: Sequence[Root], names: Sequence[str | None]) -> None:
+    digests: dict[str, Digest] = {}
+    for root, name in zip(roots, names, strict=True):
+        digest = root.descriptor.digest
+        if name is not None and digests.setdefault(name, digest) != digest:
+            raise InvalidInputError(f"two images would be called {name!r}: copy them one by one, and name one anew")
+
+
+def _compression(text: str) -> Compression:
+    try:
+        return Compression(text)
+    except ValueError:
+        known = ", ".join(Compression)
+        raise InvalidOptionError(f"{text[:40]!r} is no compression: choose one of {known}") from None
+
+
 def _present(source: Source, closures: Sequence[Closure]) -> tuple[dict[Digest, Descriptor], list[Descriptor]]:
     """The blobs that can be copied, and those that the source does not have."""
     blobs: dict[Digest, Descriptor] = {}
     for closure in closures:
         blobs.update(closure.blobs)
-    absent = [descriptor for descriptor in blobs.values() if not source.has_blob(descriptor)]
+    absent = [descriptor for descriptor in blobs.values() if source.blob_size(descriptor.digest) is None]
     for descriptor in absent:
         if _may_be_absent(descriptor):
             del blobs[descriptor.digest]

@@ -21,7 +21,7 @@ from layerstore.errors import (
 from layerstore.oci import media_types
 from layerstore.oci.config import parse_config
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, image_manifest, parse_index, serialize
-from layerstore.places.archive import blob_blocks_in, has_blob_in, layout_files_in
+from layerstore.places.archive import blob_blocks_in, blob_size_in, layout_files_in
 from layerstore.places.closure import Walker
 from layerstore.places.content import verified_document
 from layerstore.places.docker_documents import (
@@ -89,13 +89,15 @@ class DockerArchive:
         with self.read_blob(descriptor) as blocks:
             return verified_document(descriptor, blocks)
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
+    def blob_size(self, digest: Digest) -> int | None:
         """See `Source`. Raises `InvalidInputError` for a blob that is no regular file, or is cut."""
         with self._tar.opened() as tar:
             if _is_layout(tar):
-                return has_blob_in(tar, descriptor)
+                return blob_size_in(tar, digest)
             old = self._old_images(tar)
-            return descriptor.digest in old.documents or descriptor.digest in old.layers
+            if digest in old.documents:
+                return len(old.documents[digest])
+            return old.layers[digest].size if digest in old.layers else None
 
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
@@ -131,7 +133,9 @@ class DockerArchive:
             return self._old
 
     def _layout_roots(self, tar: TarReader) -> list[Root]:
-        listed = _entries(tar, self.name) if MANIFEST_NAME in tar else ()
+        listed: dict[str, list[str]] = {}
+        for entry in _entries(tar, self.name) if MANIFEST_NAME in tar else ():
+            listed.setdefault(entry.Config, []).extend(entry.RepoTags)
         walker = Walker(self)
         roots = index_roots(read_index(layout_files_in(tar, self.name).index, self.name))
         annotated = [root.descriptor.annotations.get(CONTAINERD_NAME) for root in roots]
@@ -146,13 +150,13 @@ class DockerArchive:
             result += named_roots(root.descriptor, names)
         return _each_once(result)
 
-    def _listed_names(self, root: Root, listed: tuple[DockerEntry, ...], walker: Walker) -> list[str]:
+    def _listed_names(self, root: Root, listed: dict[str, list[str]], walker: Walker) -> list[str]:
+        """The names of a root in ``listed``, which has names by paths of configs."""
         try:
             configs = configs_of(root.descriptor, walker.closure(root.descriptor).documents)
         except (BlobNotFoundError, InvalidManifestError):
             configs = set()  # whoever asks for this root is told
-        paths = {blob_path(digest) for digest in configs}
-        names = [tag for entry in listed if entry.Config in paths for tag in entry.RepoTags]
+        names = [name for digest in sorted(configs) for name in listed.get(blob_path(digest), ())]
         if names or root.name is None:
             return [familiar(name, self.name) for name in names]
         return [full_name(self, root.name) if is_tag(root.name) else familiar(root.name, self.name)]

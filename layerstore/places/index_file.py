@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from layerstore.digest import Digest
 from layerstore.errors import InvalidManifestError, UnsupportedFormatError
-from layerstore.oci.documents import Descriptor, Document, Index, parse_document, parse_index
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, Document, Index, parse_document, parse_index
 from layerstore.places.place import LayoutFiles, Root
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -58,21 +59,30 @@ def with_roots(index: Index, roots: Sequence[Root]) -> Index:
     digest and no name; but an entry that came with ``roots`` itself stays.
     """
     entries = list(index.manifests)
-    added: set[int] = set()
-    for root in roots:
-        entry = _named(root.descriptor, root.name)
-        if root.name is not None:
-            for i, other in enumerate(entries):
-                if other.annotations.get(REF_NAME) == root.name:
-                    entries[i] = _named(other, None)
-        for i, other in enumerate(entries):
-            if i not in added and other.digest == entry.digest and not other.annotations.get(REF_NAME):
-                entries[i] = entry
-                added.add(i)
-                break
+    named: dict[str, list[int]] = {}
+    unnamed: dict[Digest, list[int]] = {}
+    for i, entry in enumerate(entries):
+        if name := entry.annotations.get(REF_NAME):
+            named.setdefault(name, []).append(i)
         else:
-            added.add(len(entries))
+            unnamed.setdefault(entry.digest, []).append(i)
+    for root in roots:
+        if root.name is not None:
+            for i in named.pop(root.name, []):
+                entries[i] = _named(entries[i], None)
+                if i < len(index.manifests):
+                    unnamed.setdefault(entries[i].digest, []).append(i)
+        entry = _named(root.descriptor, root.name)
+        places = unnamed.get(entry.digest)
+        if places:
+            i = min(places)
+            places.remove(i)
+            entries[i] = entry
+        else:
+            i = len(entries)
             entries.append(entry)
+        if root.name is not None:
+            named.setdefault(root.name, []).append(i)
     return index.model_copy(update={"manifests": tuple(entries)})
 
 
@@ -86,9 +96,12 @@ def index_bytes(index: Index, resembled: LayoutFiles | None = None) -> bytes:
     value["manifests"] = [_reordered(entry) for entry in value["manifests"]]
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.translate(_ESCAPED).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidManifestError(f"{INDEX_NAME} cannot be written as JSON: {error}") from error
+    data = text.translate(_ESCAPED).encode()
+    if len(data) > DOCUMENT_SIZE_MAX:
+        raise InvalidManifestError(f"{INDEX_NAME} would have {len(data)} bytes: nobody reads over {DOCUMENT_SIZE_MAX}")
+    return data
 
 
 def _named(descriptor: Descriptor, name: str | None) -> Descriptor:

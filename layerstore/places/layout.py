@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from layerstore.digest import Digest
@@ -69,46 +70,58 @@ class OCILayout:
         with self.read_blob(descriptor) as blocks:
             return verified_document(descriptor, blocks)
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
+    def blob_size(self, digest: Digest) -> int | None:
         """See `Source`. Raises `InvalidInputError` for a blob that is no regular file."""
         with self._opened() as root:
             try:
-                with opened_within(root, _steps(descriptor.digest), self._shown(descriptor)):
-                    return True
+                with opened_within(root, _steps(digest), self._shown(digest)) as file:
+                    return os.fstat(file).st_size
             except BlobNotFoundError:
-                return False
+                return None
 
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
         """See `Source`. Raises `InvalidInputError` for a blob that is no regular file."""
-        with self._opened() as root, opened_within(root, _steps(descriptor.digest), self._shown(descriptor)) as file:
+        with (
+            self._opened() as root,
+            opened_within(root, _steps(descriptor.digest), self._shown(descriptor.digest)) as file,
+        ):
             # One byte more than there should be, so that a blob that is too long is noticed.
             yield file_blocks(file, 0, descriptor.size + 1)
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """See `Sink`. A new or empty folder becomes a layout. Raises `ConflictError` for a folder of other things."""
-        made_folder = not self.path.exists()
         with ExitStack() as stack:
             with translate_os_errors(f"cannot write {self.name}"):
-                self.path.mkdir(parents=True, exist_ok=True)
-                root = stack.enter_context(opened_directory(self.path))
-                remove_leftovers(root)
-                made_layout = _begin(root, self.name)
+                begun = self._begin(stack)
             try:
-                writer = _LayoutWriter(root, self.name, stack)
+                writer = _LayoutWriter(begun, self.name, stack)
                 yield writer
-                writer.publish(made_layout)
+                writer.publish()
             except BaseException:
-                if made_layout:
-                    _take_back(root)
-                if made_folder:
-                    with suppress(OSError):
-                        self.path.rmdir()
+                begun.take_back(self.path)
                 raise
-            if made_folder:
+            if begun.made_folder:
                 with translate_os_errors(f"cannot write {self.name}"), opened_directory(self.path / "..") as parent:
                     os.fsync(parent)
+
+    def _begin(self, stack: ExitStack) -> "_Begun":
+        while True:
+            made_folder = not self.path.exists()
+            if not made_folder and not self.path.is_dir():
+                raise ConflictError(f"{self.name} is no folder: choose a new or empty one")
+            self.path.mkdir(parents=True, exist_ok=True)
+            root = stack.enter_context(opened_directory(self.path))
+            with _locked(root):
+                if not os.fstat(root).st_nlink:
+                    continue  # another process has made it, and taken it back
+                remove_leftovers(root)
+                made_layout = _make_layout(root, self.name)
+                make_directory_within(root, BLOBS_NAME)
+                blobs = stack.enter_context(opened_directory(BLOBS_NAME, root))
+                fcntl.flock(blobs, fcntl.LOCK_SH)
+                return _Begun(root, blobs, made_folder, made_layout)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -119,23 +132,48 @@ class OCILayout:
                 raise InvalidInputError(f"{self.name} is no OCI layout: there is no such folder") from None
             yield root
 
-    def _shown(self, descriptor: Descriptor) -> str:
-        return f"blob {descriptor.digest} in {self.name}"
+    def _shown(self, digest: Digest) -> str:
+        return f"blob {digest} in {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A layout that is open for writing. All who write it share a lock on its folder of blobs."""
+
+    root: int
+    blobs: int
+    made_folder: bool
+    made_layout: bool
+
+    def take_back(self, path: Path) -> None:
+        """Remove what was made for nothing: a layout without a blob, that nobody else is writing."""
+        if not self.made_layout:
+            return
+        with suppress(OSError), _locked(self.root):
+            fcntl.flock(self.blobs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _read_small(self.root, INDEX_NAME, "") != EMPTY_INDEX:
+                return
+            for algorithm in names_in_directory(self.blobs):
+                os.rmdir(algorithm, dir_fd=self.blobs)
+            os.rmdir(BLOBS_NAME, dir_fd=self.root)
+            # The mark of a layout goes last: with it and without an index the folder still is one.
+            os.unlink(INDEX_NAME, dir_fd=self.root)
+            os.unlink(LAYOUT_NAME, dir_fd=self.root)
+            if self.made_folder:
+                path.rmdir()
 
 
 class _LayoutWriter:
-    def __init__(self, root: int, place: str, stack: ExitStack) -> None:
+    def __init__(self, begun: _Begun, place: str, stack: ExitStack) -> None:
         """``stack`` closes what the writer opens."""
-        self._root = root
+        self._begun = begun
+        self._root = begun.root
         self._place = place
         self._stack = stack
         self._lock = threading.Lock()
         self._roots: list[Root] = []
         self._folders: dict[str, int] = {}
         self._resembled: LayoutFiles | None = None
-        with translate_os_errors(f"cannot write {place}"):
-            make_directory_within(root, BLOBS_NAME)
-            self._blobs = stack.enter_context(opened_directory(BLOBS_NAME, root))
 
     def expect(self, sizes: Mapping[Digest, int]) -> None:
         """See `Writer`."""
@@ -169,16 +207,16 @@ class _LayoutWriter:
         """See `Writer`."""
         self._resembled = files
 
-    def publish(self, is_new: bool) -> None:
+    def publish(self) -> None:
         """Add the roots to ``index.json``, after everything that they need is durable."""
         with translate_os_errors(f"cannot write {self._place}"), _locked(self._root):
-            for folder in (*self._folders.values(), self._blobs):
+            for folder in (*self._folders.values(), self._begun.blobs):
                 os.fsync(folder)
             before = _read_small(self._root, INDEX_NAME, self._place)
             index = read_index(before, self._place)
             resembled = None if index.manifests else self._resembled
             after = with_roots(index, self._roots)
-            if resembled is not None and is_new:
+            if resembled is not None and self._begun.made_layout:
                 replace_within(self._root, LAYOUT_NAME, resembled.layout)
             if after.manifests != index.manifests:
                 replace_within(self._root, INDEX_NAME, index_bytes(after, resembled))
@@ -186,39 +224,23 @@ class _LayoutWriter:
     def _folder(self, algorithm: str) -> int:
         with self._lock, translate_os_errors(f"cannot write {self._place}"):
             if algorithm not in self._folders:
-                make_directory_within(self._blobs, algorithm)
-                self._folders[algorithm] = self._stack.enter_context(opened_directory(algorithm, self._blobs))
+                make_directory_within(self._begun.blobs, algorithm)
+                self._folders[algorithm] = self._stack.enter_context(opened_directory(algorithm, self._begun.blobs))
             return self._folders[algorithm]
 
 
-def _begin(root: int, place: str) -> bool:
-    """Make sure that a folder is a layout; whether it has become one now."""
-    with _locked(root):
-        names = {name for name in names_in_directory(root) if not name.startswith(TEMPORARY_PREFIX)}
-        if LAYOUT_NAME in names:
-            check_layout_file(_read_small(root, LAYOUT_NAME, place), place)
-            made = False
-        elif names:
-            raise ConflictError(f"{place} is not empty and no OCI layout: choose a new or empty folder")
-        else:
-            replace_within(root, LAYOUT_NAME, LAYOUT_FILE)
-            made = True
-        if INDEX_NAME not in names:
-            replace_within(root, INDEX_NAME, EMPTY_INDEX)
-    return made
-
-
-def _take_back(root: int) -> None:
-    """Make a layout in which nothing is, not even a blob, an empty folder again."""
-    with suppress(OSError), _locked(root):
-        with opened_directory(BLOBS_NAME, root) as blobs:
-            for algorithm in names_in_directory(blobs):
-                os.rmdir(algorithm, dir_fd=blobs)
-        os.rmdir(BLOBS_NAME, dir_fd=root)
-        if _read_small(root, INDEX_NAME, "") == EMPTY_INDEX:
-            # The mark of a layout goes last: with it and without an index the folder still is one.
-            os.unlink(INDEX_NAME, dir_fd=root)
-            os.unlink(LAYOUT_NAME, dir_fd=root)
+def _make_layout(root: int, place: str) -> bool:
+    """Make sure that a folder, which is locked, is a layout; whether it has become one now."""
+    names = {name for name in names_in_directory(root) if not name.startswith(TEMPORARY_PREFIX)}
+    if LAYOUT_NAME in names:
+        check_layout_file(_read_small(root, LAYOUT_NAME, place), place)
+    elif names:
+        raise ConflictError(f"{place} is not empty and no OCI layout: choose a new or empty folder")
+    else:
+        replace_within(root, LAYOUT_NAME, LAYOUT_FILE)
+    if INDEX_NAME not in names:
+        replace_within(root, INDEX_NAME, EMPTY_INDEX)
+    return LAYOUT_NAME not in names
 
 
 @contextmanager

@@ -64,8 +64,8 @@ class Source(Protocol):
         """
         ...
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
-        """Whether `read_blob` would find it."""
+    def blob_size(self, digest: Digest) -> int | None:
+        """How many bytes a blob has, or None if `read_blob` would not find it."""
         ...
 
     def read_blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
@@ -73,12 +73,8 @@ class Source(Protocol):
         ...
 
 
-class Writer(Protocol):
-    """An open `Sink`. Its methods may be called from several threads at once."""
-
-    def expect(self, sizes: Mapping[Digest, int]) -> None:
-        """Say, once and first, all that is going to be put, documents included, with its size."""
-        ...
+class BlobWriter(Protocol):
+    """Something that takes blobs. Its methods may be called from several threads at once."""
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the sink has the blob, and will keep it until it is closed."""
@@ -86,6 +82,14 @@ class Writer(Protocol):
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
         """Take a blob. ``blocks`` raises at its end if they were not what the descriptor says: then nothing is kept."""
+        ...
+
+
+class Writer(BlobWriter, Protocol):
+    """An open `Sink`."""
+
+    def expect(self, sizes: Mapping[Digest, int]) -> None:
+        """Say, once and first, all that is going to be put, documents included, with its size."""
         ...
 
     def put_root(self, root: Root, documents: Mapping[Digest, bytes]) -> None:

@@ -63,12 +63,14 @@ def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], diges
     """
     targets = set(digests)
     result: list[Root] = []
-    rest = [root for root in source.roots() if root not in chosen]
+    keys = {_key(root) for root in chosen}
+    rest = [root for root in source.roots() if _key(root) not in keys]
     subjects = {root.descriptor.digest: _subject(walker, root.descriptor) for root in rest}
     grown = True
     while grown:
         found = [root for root in rest if subjects[root.descriptor.digest] in targets or _is_tagged(root, targets)]
-        rest = [root for root in rest if root not in found]
+        keys.update(_key(root) for root in found)
+        rest = [root for root in rest if _key(root) not in keys]
         targets.update(root.descriptor.digest for root in found)
         result += found
         grown = bool(found)
@@ -77,8 +79,11 @@ def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], diges
 
 def _without_ambiguity(source: Source, roots: list[Root], platform: WantedPlatform | None) -> list[Root]:
     by_name: dict[str | None, list[Root]] = {}
-    for root in dict.fromkeys(_key(root) for root in roots):
-        by_name.setdefault(root[0], []).append(next(one for one in roots if _key(one) == root))
+    seen: set[tuple[str | None, Digest]] = set()
+    for root in roots:
+        if _key(root) not in seen:
+            seen.add(_key(root))
+            by_name.setdefault(root.name, []).append(root)
     chosen = []
     for name, same in by_name.items():
         if name is None or len(same) == 1:

@@ -2,20 +2,27 @@
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError
+from layerstore.objects import Lease
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import verified_document
-from layerstore.places.place import LayoutFiles, Root, Writer, named_roots
+from layerstore.places.place import LayoutFiles, Root, Sink, Source, Writer, named_roots
 from layerstore.store import Store
+
+RESUME_SECONDS = 24 * 3600
+"""How long a copy into a store that was interrupted can go on where it was."""
+
+P = TypeVar("P", bound=Source | Sink)
 
 
 class StorePlace:
     """A `Source` and `Sink` of an open store, which stays open."""
 
     names_are_references = True
-    repository = None
+    repository: str | None = None
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -37,9 +44,9 @@ class StorePlace:
         """See `Source`."""
         return verified_document(descriptor, [self.store.read_document(descriptor.digest)])
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
+    def blob_size(self, digest: Digest) -> int | None:
         """See `Source`."""
-        return self.store.has_blob(descriptor.digest)
+        return self.store.blob_size(digest) if self.store.has_blob(digest) else None
 
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
@@ -55,15 +62,32 @@ class StorePlace:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """See `Sink`. Each image comes in one step, and those before it remain if one is refused."""
-        writer = _StoreWriter(self.store)
-        yield writer
-        writer.publish()
+        """See `Sink`. Each image comes in one step, and those before it remain if one is refused.
+
+        After an error, the blobs that were completed are kept for a day, so that the copy can go on.
+        """
+        lease = self.store.lease(RESUME_SECONDS)
+        writer = _StoreWriter(self.store, lease)
+        try:
+            yield writer
+            writer.publish()
+        except BaseException:
+            if not writer.has_put:
+                lease.end()
+            raise
+        lease.end()
+
+
+def as_place(place: P | Store) -> P | StorePlace:
+    """A place as it is, a store as one."""
+    return StorePlace(place) if isinstance(place, Store) else place
 
 
 class _StoreWriter:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lease: Lease) -> None:
         self._store = store
+        self._lease = lease
+        self.has_put = False
         self._roots: list[tuple[Root, Mapping[Digest, bytes]]] = []
 
     def expect(self, sizes: Mapping[Digest, int]) -> None:
@@ -71,11 +95,13 @@ class _StoreWriter:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `Writer`."""
-        return self._store.keep_blob(descriptor.digest)
+        return self._store.keep_blob(descriptor.digest, lease=self._lease)
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
         """See `Writer`."""
-        self._store.push_blob(blocks, digest=descriptor.digest)
+        self._lease.renew(RESUME_SECONDS)
+        self._store.push_blob(blocks, digest=descriptor.digest, lease=self._lease)
+        self.has_put = True
 
     def put_root(self, root: Root, documents: Mapping[Digest, bytes]) -> None:
         """See `Writer`."""

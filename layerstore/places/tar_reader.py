@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from layerstore.decoding import decode, detect
-from layerstore.errors import BlobNotFoundError, InvalidInputError, UndecodableError
+from layerstore.errors import BlobNotFoundError, InvalidInputError, OversizedError, UndecodableError
 from layerstore.places.files import file_blocks, translate_os_errors, write_all
 
 MEMBERS_MAX = 250_000
@@ -48,7 +48,7 @@ class TarReader:
     """
 
     def __init__(self, path: Path, place: str) -> None:
-        """Raises `InvalidInputError` for what is no tar, or one that is cut or malformed, or decodes to too much."""
+        """Raises `InvalidInputError` for what is no tar, or cut or malformed, `OversizedError` for a bomb."""
         self._place = place
         self._file = _open(path, place)
         self._close = weakref.finalize(self, os.close, self._file)
@@ -104,7 +104,7 @@ class TarReader:
             raise InvalidInputError(f"{self._place} has several members {name!r}")
         member = self.plain(name)
         if member.size > size_max:
-            raise InvalidInputError(
+            raise OversizedError(
                 f"{name} in {self._place} has {member.size} bytes: more than {size_max} are not accepted"
             )
         return b"".join(self.blocks(member, member.size))
@@ -123,7 +123,7 @@ class TarReader:
         try:
             for block in decode(file_blocks(self._file, 0, self._size)):
                 if size + len(block) > limit:
-                    raise InvalidInputError(
+                    raise OversizedError(
                         f"{self._place} decodes to more than {limit} bytes: decode it yourself if that is meant"
                     )
                 size = write_all(decoded, block, size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import verified
-from layerstore.places.place import Source, Writer
+from layerstore.places.place import BlobWriter, Source
 from layerstore.progress import OnProgress, Progress
 
 _PROGRESS_SECONDS = 0.1
@@ -43,12 +43,13 @@ class Transferred:
 
 def transfer(
     source: Source,
-    writer: Writer,
+    writer: BlobWriter,
     blobs: Collection[Descriptor],
     *,
     jobs: int,
     total_name: str,
     on_progress: OnProgress | None = None,
+    operation: str = "copy",
 ) -> Transferred:
     """Bring blobs into an open sink, ``jobs`` of them at a time.
 
@@ -57,7 +58,7 @@ def transfer(
     """
     passages = [_Passage(descriptor) for descriptor in blobs]
     stopping = threading.Event()
-    report = _Report(on_progress, passages, total_name)
+    report = _Report(on_progress, passages, total_name, operation)
 
     def pass_on(passage: _Passage) -> None:
         if stopping.is_set():
@@ -105,11 +106,14 @@ def _stoppable(blocks: Iterator[bytes], stopping: threading.Event) -> Iterator[b
 class _Report:
     """Tells progress: at most ten times a second for each blob, and at its end."""
 
-    def __init__(self, on_progress: OnProgress | None, passages: list[_Passage], total_name: str) -> None:
+    def __init__(
+        self, on_progress: OnProgress | None, passages: list[_Passage], total_name: str, operation: str
+    ) -> None:
         self._on_progress = on_progress
         self._passages = passages
         self._total = sum(passage.descriptor.size for passage in passages)
         self._total_name = total_name
+        self._operation = operation
         self._told: dict[str, Progress] = {}
         self._next = 0.0
 
@@ -121,10 +125,12 @@ class _Report:
             if passage.done or passage.ended:
                 descriptor = passage.descriptor
                 self._tell(
-                    Progress("copy", descriptor.digest.short, passage.done, descriptor.size, "bytes", passage.note)
+                    Progress(
+                        self._operation, descriptor.digest.short, passage.done, descriptor.size, "bytes", passage.note
+                    )
                 )
         done = sum(passage.done for passage in self._passages)
-        self._tell(Progress("copy", self._total_name, done, self._total))
+        self._tell(Progress(self._operation, self._total_name, done, self._total))
 
     def _tell(self, progress: Progress) -> None:
         if self._on_progress is not None and self._told.get(progress.subject) != progress:

@@ -1,6 +1,8 @@
 """The whole API against a model of dicts: whatever is done in whatever order, the store does what the model says."""
 
+import gzip
 import io
+import json
 import shutil
 import tempfile
 import time
@@ -17,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from samples import Pipe, make_tar, noise, packs_on_disk, pulled, sha256, text
 
 from layerstore import Digest, LayerstoreError, Lease, Store
+from layerstore._zstd import zstd
 from layerstore.errors import (
     ImageNotFoundError,
     LayerInUseError,
@@ -25,6 +28,8 @@ from layerstore.errors import (
     StoreClosedError,
     TagNotFoundError,
 )
+from layerstore.oci.documents import Descriptor, image_manifest, serialize
+from layerstore.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from layerstore.operations import batch, verify
 
 FILES = {f"f{i}": noise(1500 + 1999 * i, i) if i % 3 else text(2500 * i + 90, i) for i in range(12)}
@@ -46,6 +51,8 @@ class ModelImage:
     tags: set[str] = field(default_factory=set)
     expires: int | None = None
     """When it leaves the trash; None while it is not in there."""
+    blobs: tuple[Digest, ...] = ()
+    """Encodings that its manifest names."""
     tags_in_trash: tuple[str, ...] = ()
     deleted: int = 0
 
@@ -58,12 +65,25 @@ class ModelLayer:
     leases: dict[bytes, int] = field(default_factory=dict)
 
 
+@dataclass
+class ModelEncoding:
+    blob: bytes
+    diff_id: Digest
+    held: bool = False
+    leases: dict[bytes, int] = field(default_factory=dict)
+    is_raw: bool = True
+
+
 def check_without_child(store: Store) -> None:
     """`verify` in full, but for the walk through the index in a process of its own: that takes longer than the rest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_walk_in_child", lambda _: [])
         report = store.verify(full=True)
     assert report.is_clean, [problem.text for problem in report.problems]
+
+
+def raw_on_disk(store: Store) -> int:
+    return sum(path.stat().st_size for path in (store.path / "raw").iterdir())
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -78,6 +98,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch.setattr(batch, "BATCH_SIZE_MAX", 16_000)
         self.store: Store = Store.create(self.folder / "store", frame_size=1 << 13, pack_size_max=1 << 15)
         self.layers: dict[Digest, ModelLayer] = {}
+        self.encodings: dict[Digest, ModelEncoding] = {}
         self.images: dict[Digest, ModelImage] = {}
         self.leases: dict[bytes, tuple[Lease, int]] = {}
         self.plan: Any = None
@@ -93,9 +114,17 @@ class StoreMachine(RuleBasedStateMachine):
     def live_leases(self) -> list[bytes]:
         return [name for name, (_, end) in self.leases.items() if end > self.now]
 
+    def is_encoding_kept(self, digest: Digest, without: frozenset[Digest] = frozenset()) -> bool:
+        encoding = self.encodings[digest]
+        if encoding.held or any(end > self.now for end in encoding.leases.values()):
+            return True
+        return any(digest in image.blobs for one, image in self.images.items() if one not in without)
+
     def is_kept(self, diff_id: Digest, without: frozenset[Digest] = frozenset()) -> bool:
         layer = self.layers[diff_id]
         if layer.held or any(end > self.now for end in layer.leases.values()):
+            return True
+        if any(one.diff_id == diff_id and self.is_encoding_kept(it, without) for it, one in self.encodings.items()):
             return True
         return any(diff_id in image.layers for digest, image in self.images.items() if digest not in without)
 
@@ -145,6 +174,96 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(LayerstoreError, match="expected"):
             self.store.push_layer(data, expected=sha256(b"something else"), decode="never")
 
+    @rule(
+        data=contents(),
+        form=st.sampled_from(["gzip", "gzip", "zstd", "blake3"]),
+        lease=st.one_of(st.none(), st.integers(0, 9)),
+    )
+    def push_blob(self, data: bytes, form: str, lease: int | None) -> None:
+        blob = {"gzip": lambda: gzip.compress(data, 6, mtime=0), "zstd": lambda: zstd.compress(data, 3)}.get(
+            form, lambda: data
+        )()
+        digest = Digest.of(blob, "blake3" if form == "blake3" else "sha256")
+        names = self.live_leases()
+        name = names[lease % len(names)] if lease is not None and names else None
+        result = self.store.push_blob(blob, digest=digest, lease=None if name is None else self.leases[name][0])
+        diff_id = sha256(data)
+        assert (result.diff_id, result.size) == (diff_id, len(blob))
+        assert result.already_present == (digest in self.encodings or (form == "blake3" and diff_id in self.layers))
+        touched: list[ModelEncoding | ModelLayer] = []
+        if digest not in self.encodings:
+            self.encodings[digest] = ModelEncoding(blob, diff_id, is_raw=form != "blake3")
+            touched.append(self.layers.setdefault(diff_id, ModelLayer(data)))
+        for one in [*touched, self.encodings[digest]]:
+            if name is None:
+                one.held = True
+            else:
+                one.leases[name] = self.leases[name][1]
+
+    @precondition(lambda self: self.encodings)
+    @rule(number=st.integers(0, 99))
+    def release_blob(self, number: int) -> None:
+        known = sorted(self.encodings)
+        digest = known[number % len(known)]
+        if any(digest in image.blobs for image in self.images.values()):
+            with pytest.raises(LayerInUseError):
+                self.store.release_blob(digest)
+            return
+        self.store.release_blob(digest)
+        self.encodings[digest].held = self.layers[self.encodings[digest].diff_id].held = False
+
+    @rule()
+    def prove(self) -> None:
+        report = self.store.prove_encodings()
+        assert not report.damaged
+        for digest, encoding in self.encodings.items():
+            kept_as = self.store.encodings[digest].kept_as
+            if encoding.is_raw:
+                encoding.is_raw = encoding.blob[:2] != b"\x1f\x8b"
+                assert kept_as == ("raw" if encoding.is_raw else "recipe")
+
+    @precondition(lambda self: self.encodings)
+    @rule(number=st.integers(0, 99), start=st.integers(0, 60_000))
+    def read_a_blob(self, number: int, start: int) -> None:
+        known = sorted(self.encodings)
+        digest = known[number % len(known)]
+        blob = self.encodings[digest].blob
+        start %= len(blob) + 1
+        assert b"".join(self.store.blob_blocks(digest, start=start)) == blob[start:]
+
+    @precondition(lambda self: self.encodings)
+    @rule(
+        chosen=st.lists(st.integers(0, 99), min_size=1, max_size=3),
+        tag=st.one_of(st.none(), st.sampled_from(TAGS)),
+        in_index=st.booleans(),
+    )
+    def put_image_of_blobs(self, chosen: list[int], tag: str | None, in_index: bool) -> None:
+        self.tick()
+        known = sorted(self.encodings)
+        digests = [known[number % len(known)] for number in chosen]
+        diff_ids = [self.encodings[digest].diff_id for digest in digests]
+        rootfs = {"type": "layers", "diff_ids": diff_ids}
+        config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+        layers = [
+            Descriptor(media_type=OCI_LAYER_GZIP, digest=one, size=len(self.encodings[one].blob)) for one in digests
+        ]
+        named = Descriptor(media_type=OCI_CONFIG, digest=sha256(config), size=len(config))
+        root, documents = serialize(image_manifest(named, layers)), [config]
+        if in_index:
+            child = {"mediaType": OCI_MANIFEST, "digest": sha256(root), "size": len(root)}
+            documents.append(root)
+            root = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}).encode()
+            diff_ids = list(dict.fromkeys(diff_ids))
+        image = self.store.put_image(root, documents=documents, tag=tag)
+        assert image.is_index == in_index
+        model = self.images.setdefault(image.digest, ModelImage(diff_ids, blobs=tuple(dict.fromkeys(digests))))
+        if model.expires is not None:
+            self._restore(model, with_tags=False)
+        for digest in model.blobs:
+            self.encodings[digest].held = self.layers[self.encodings[digest].diff_id].held = False
+        if tag is not None:
+            self._set_tag(tag, image.digest)
+
     @precondition(lambda self: self.layers)
     @rule(
         chosen=st.lists(st.integers(0, 99), min_size=1, max_size=3),
@@ -156,16 +275,21 @@ class StoreMachine(RuleBasedStateMachine):
         known = sorted(self.layers)
         diff_ids = [known[number % len(known)] for number in chosen]
         live = self.live_images()
+        live = [one for one in live if not self.store.images[one].is_index]
         base_digest = live[base % len(live)] if base is not None and live else None
         below = self.images[base_digest].layers if base_digest is not None else []
         assume(len(below) < 9)
         image = self.store.create_image(diff_ids, base=base_digest, tag=tag, architecture="amd64")
-        model = self.images.setdefault(image.digest, ModelImage([*below, *diff_ids]))
+        blobs = () if base_digest is None else self.images[base_digest].blobs
+        # A layer may be an encoding, too, whose digest is that of another algorithm: none of these is named here.
+        model = self.images.setdefault(image.digest, ModelImage([*below, *diff_ids], blobs=blobs))
         assert model.layers == [*below, *diff_ids]
         if model.expires is not None:
-            self._restore(model)
+            self._restore(model, with_tags=False)
         for diff_id in model.layers:
             self.layers[diff_id].held = False
+        for digest in model.blobs:
+            self.encodings[digest].held = False
         if tag is not None:
             self._set_tag(tag, image.digest)
 
@@ -249,7 +373,7 @@ class StoreMachine(RuleBasedStateMachine):
         lease.renew(TTL)
         end = self.now + int(TTL * NANOSECONDS)
         self.leases[name] = (lease, end)
-        for layer in self.layers.values():
+        for layer in [*self.layers.values(), *self.encodings.values()]:
             if name in layer.leases:
                 layer.leases[name] = end
 
@@ -259,7 +383,7 @@ class StoreMachine(RuleBasedStateMachine):
         name = list(self.leases)[number % len(self.leases)]
         lease, _ = self.leases.pop(name)
         lease.end()
-        for layer in self.layers.values():
+        for layer in [*self.layers.values(), *self.encodings.values()]:
             layer.leases.pop(name, None)
         with pytest.raises(LeaseEndedError):
             self.store.push_layer(b"too late", lease=lease)
@@ -280,6 +404,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.collect_garbage(plan)
         # Of what the plan names, that goes which nothing has come to keep since.
         self._forget_images([digest for digest in plan.images if digest in self.trashed()])
+        for digest in plan.encodings:
+            if digest in self.encodings and not self.is_encoding_kept(digest):
+                del self.encodings[digest]
         for diff_id in plan.layers:
             if diff_id in self.layers and not self.is_kept(diff_id):
                 del self.layers[diff_id]
@@ -288,14 +415,19 @@ class StoreMachine(RuleBasedStateMachine):
     def collect(self, empty_trash: bool) -> None:
         due = [one for one in self.trashed() if empty_trash or (self.images[one].expires or 0) <= self.now]
         going = {diff_id for diff_id in self.layers if not self.is_kept(diff_id, frozenset(due))}
+        blobs = {digest for digest in self.encodings if not self.is_encoding_kept(digest, frozenset(due))}
         plan = self.store.plan_collection(empty_trash=empty_trash)
-        assert (set(plan.images), set(plan.layers)) == (set(due), going)
-        before = packs_on_disk(self.store)
+        assert (set(plan.images), set(plan.layers), set(plan.encodings)) == (set(due), going, blobs)
+        before = packs_on_disk(self.store) + raw_on_disk(self.store)
         report = self.store.collect_garbage(plan)
         assert (report.images, report.layers, report.postponed) == (len(due), len(going), 0)
+        assert report.encodings == len(blobs)
         assert report.bytes_freed == plan.bytes_freed
-        assert before - packs_on_disk(self.store) == report.bytes_freed + report.bytes_freed_by_rewriting
+        freed = before - packs_on_disk(self.store) - raw_on_disk(self.store)
+        assert freed == report.bytes_freed + report.bytes_freed_by_rewriting
         self._forget_images(due)
+        for digest in blobs:
+            del self.encodings[digest]
         for diff_id in going:
             del self.layers[diff_id]
             with pytest.raises(LayerNotFoundError):
@@ -358,9 +490,9 @@ class StoreMachine(RuleBasedStateMachine):
             owner.tags.discard(tag)
         self.images[digest].tags.add(tag)
 
-    def _restore(self, model: ModelImage) -> None:
+    def _restore(self, model: ModelImage, *, with_tags: bool = True) -> None:
         model.expires = None
-        model.tags = {tag for tag in model.tags_in_trash if self._owner(tag) is None}
+        model.tags = {tag for tag in model.tags_in_trash if with_tags and self._owner(tag) is None}
         model.tags_in_trash = ()
 
     def _forget_images(self, digests: list[Digest]) -> None:
@@ -374,6 +506,7 @@ class StoreMachine(RuleBasedStateMachine):
         store = self.store
         assert set(store.layers) == set(self.layers)
         assert set(store.images) == set(self.live_images())
+        assert set(store.encodings) == set(self.encodings)
         tags = {tag: digest for digest, image in self.images.items() for tag in image.tags}
         assert dict(store.tags) == tags
         assert all(store.images[tag].digest == digest for tag, digest in tags.items())
@@ -387,6 +520,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert stats.stored_bytes == packs_on_disk(self.store)
         assert 0 <= stats.dead_bytes <= stats.stored_bytes
         assert not list((self.folder / "store" / "tmp").iterdir())
+        assert stats.raw_bytes == raw_on_disk(self.store)
+        assert stats.raw_bytes == sum(len(one.blob) for one in self.encodings.values() if one.is_raw)
 
     @invariant()
     def everything_is_there(self) -> None:
@@ -397,6 +532,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert [layer.diff_id for layer in image.layers] == model.layers
             assert image.tags == sorted(model.tags)
             assert image.size == sum(len(self.layers[diff_id].data) for diff_id in model.layers)
+        for digest, encoding in self.encodings.items():
+            assert b"".join(self.store.blob_blocks(digest)) == encoding.blob
 
     @invariant()
     def verify_is_clean(self) -> None:
@@ -410,6 +547,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.collect_garbage(self.store.plan_collection(empty_trash=True))
             for lease, _ in self.leases.values():
                 lease.end()
+            for digest in self.store.encodings:
+                self.store.release_blob(digest)
             for diff_id in self.store.layers:
                 self.store.release_layer(diff_id)
             self.store.collect_garbage()
