@@ -6,20 +6,27 @@ Begin with `Store.create` or `Store.open`; the README has a tour, ARCHITECTURE.m
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.objects import DeletedImage, Image, Layer, Lease
+from layerstore.objects import DeletedImage, Image, Layer, LayerEncoding, Lease
 from layerstore.oci.config import HistoryEntry
 from layerstore.operations.backup import BackupReport
+from layerstore.operations.blob_reader import BlobReader
+from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport
 from layerstore.operations.diff import Change
 from layerstore.operations.forecast import Freed
 from layerstore.operations.layer_reader import LayerReader
+from layerstore.operations.prove import ProofReport
 from layerstore.operations.prune import PruneItem, PrunePlan
 from layerstore.operations.rebuild import RebuildReport
 from layerstore.operations.repair import RepairReport
-from layerstore.operations.stats import ImageUsage, Stats
+from layerstore.operations.stats import EncodingClass, ImageUsage, Stats
 from layerstore.operations.upgrade import UpgradeReport
 from layerstore.operations.verify import Problem, VerifyReport
 from layerstore.operations.why import Why
+from layerstore.places.archive import OCIArchive
+from layerstore.places.copying import CopiedImage, CopyReport, copy
+from layerstore.places.docker_archive import DockerArchive
+from layerstore.places.layout import OCILayout
 from layerstore.progress import OnProgress, Progress
 from layerstore.store import PushResult, Store
 from layerstore.tar.entries import TarEntry
@@ -28,26 +35,36 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackupReport",
+    "BlobReader",
     "Change",
     "CollectionPlan",
     "CollectionReport",
+    "CopiedImage",
+    "CopyReport",
     "DeletedImage",
     "Digest",
+    "DockerArchive",
     "Encoding",
+    "EncodingClass",
     "Freed",
     "HistoryEntry",
     "Image",
     "ImageUsage",
     "Layer",
+    "LayerEncoding",
     "LayerReader",
     "LayerstoreError",
     "Lease",
+    "OCIArchive",
+    "OCILayout",
     "OnProgress",
     "Problem",
     "Progress",
+    "ProofReport",
     "PruneItem",
     "PrunePlan",
     "PushResult",
+    "PushedBlob",
     "RebuildReport",
     "RepairReport",
     "Stats",
@@ -56,4 +73,5 @@ __all__ = [
     "UpgradeReport",
     "VerifyReport",
     "Why",
+    "copy",
 ]
