@@ -4,12 +4,9 @@ Every byte is verified before it leaves. Whoever reads a blob from its beginning
 digest of all is right. A part of one comes from a file that was compared as a whole, or is made of verified frames.
 """
 
-import io
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from layerstore.digest import Digest, hasher
 from layerstore.encodings.recipe import Recipe
@@ -18,6 +15,7 @@ from layerstore.errors import BlobNotFoundError, ContentDamagedError, DigestMism
 from layerstore.operations.encoding_cache import add_to_cache, cached, forget_cached, is_cacheable
 from layerstore.operations.pull import layer_blocks, layer_blocks_from, verified
 from layerstore.operations.raw_files import file_blocks, new_file, raw_path
+from layerstore.operations.reader import Reader
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import EncodingRecord, EncodingState
 
@@ -168,40 +166,16 @@ def _file_bytes(path: Path, digest: Digest, start: int) -> Iterator[bytes]:
     return file_blocks(path, start)
 
 
-class BlobReader(io.RawIOBase):
+class BlobReader(Reader):
     """A blob as a seekable, read-only binary file. To seek and read on may mean to make a part of it again."""
 
     def __init__(self, store: OpenedStore, digest: Digest) -> None:
-        super().__init__()
+        super().__init__(blob_size(store, digest))
         self._store = store
         self.digest = digest
-        self.size = blob_size(store, digest)
-        """Bytes of the blob."""
-        self._position = 0
         self._blocks: Iterator[bytes] | None = None
+        self._next = 0  # where `_blocks` goes on
         self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always true."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next byte."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move, as for any file. Positions beyond the end are allowed and read nothing."""
-        position = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence] + offset
-        if position < 0:
-            raise ValueError("negative seek position")
-        if position != self._position:
-            self._stop()
-            self._position = position
-        return position
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         """Fill ``buffer`` as far as one block goes."""
@@ -211,7 +185,8 @@ class BlobReader(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         if self._position >= self.size or not view:
             return 0
-        if self._blocks is None:
+        if self._blocks is None or self._next != self._position:
+            self._stop()
             self._blocks = blob_blocks(self._store, self.digest, self._position)
         while not self._rest:
             block = next(self._blocks, None)
@@ -222,13 +197,10 @@ class BlobReader(io.RawIOBase):
         view[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         self._position += count
+        self._next = self._position
         if self._position == self.size:
             next(self._blocks, None)  # what was made again goes into the cache at its end
         return count
-
-    def write(self, data: object) -> NoReturn:
-        """Not possible: a blob never changes. Raises `io.UnsupportedOperation`."""
-        raise io.UnsupportedOperation("a blob can only be read")
 
     def close(self) -> None:
         """Let go of what is read from. A second call does nothing."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from layerstore.decoding import decode, detect
 from layerstore.digest import Digest
-from layerstore.errors import LayerInUseError, LayerNotFoundError, OversizedError, UndecodableError
-from layerstore.operations.keeping import images_of, loosen
+from layerstore.errors import BlobNotFoundError, LayerNotFoundError, OversizedError, UndecodableError
+from layerstore.operations.keeping import images_of, release
 from layerstore.operations.push import Decoder, Report, push_blocks
 from layerstore.operations.raw_files import NewFile, new_file, raw_path, raw_size
 from layerstore.operations.source import Source, open_source
@@ -20,7 +20,7 @@ from layerstore.progress import OnProgress
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import RecordKind
-from layerstore.storage.records import UNTIL_RELEASED, EncodingRecord, EncodingState, Place
+from layerstore.storage.records import EncodingRecord, EncodingState, Place
 
 LAYER_SIZE_MAX = 256 << 30
 """Bytes that a blob may decode to."""
@@ -172,20 +172,15 @@ def _lacks_file(store: OpenedStore, digest: Digest, record: EncodingRecord) -> b
 
 
 def release_blob(store: OpenedStore, digest: Digest) -> None:
-    """End the holds of whoever pushed the encoding. Raises `LayerInUseError` if images use it."""
+    """End the holds of whoever pushed the encoding, and its layer. Raises `LayerInUseError` if images use it."""
 
     def change(transaction: Transaction) -> None:
         record = transaction.encodings.get(digest)
         if record is None:
-            raise LayerNotFoundError(f"the store has no encoding {digest}")
-        users = images_of(transaction, record.number)
-        if users:
-            raise LayerInUseError(f"encoding {digest} belongs to {len(users)} images; `layerstore why` names them")
+            raise BlobNotFoundError(f"the store has no encoding {digest}")
+        release(transaction, "encoding", digest, record.number)
         layer = transaction.layers.get(record.diff_id)
-        for number in (record.number, *(() if layer is None else (layer.number,))):
-            for key, end in list(transaction.holds.items_with_prefix(number.to_bytes(8, "big"))):
-                if end == UNTIL_RELEASED:
-                    transaction.holds.delete(key)
-        loosen(transaction, digest, record.number)
+        if layer is not None and not images_of(transaction, layer.number):
+            release(transaction, "layer", record.diff_id, layer.number)
 
     store.index.write(change)

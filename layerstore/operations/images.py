@@ -13,7 +13,6 @@ from layerstore.errors import (
     InvalidManifestError,
     InvalidOptionError,
     InvalidReferenceError,
-    LayerInUseError,
     LayerNotFoundError,
     TagNotFoundError,
 )
@@ -21,7 +20,7 @@ from layerstore.oci.documents import Index, parse_image
 from layerstore.oci.reference import DEFAULT_TAG, Reference
 from layerstore.operations.closure import Closure, gather, kept_by
 from layerstore.operations.counting import mark_dead
-from layerstore.operations.keeping import images_of, loosen
+from layerstore.operations.keeping import release
 from layerstore.operations.leases import TTL_SECONDS_MAX
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, image_event, tag_event, trash_event, untag_event
@@ -377,12 +376,6 @@ def release_layer(store: OpenedStore, diff_id: Digest) -> None:
         record = transaction.layers.get(diff_id)
         if record is None:
             raise LayerNotFoundError(f"the store has no layer {diff_id}")
-        users = images_of(transaction, record.number)
-        if users:
-            raise LayerInUseError(f"layer {diff_id} belongs to {len(users)} images; `layerstore why` names them")
-        for key, end in list(transaction.holds.items_with_prefix(record.number.to_bytes(8, "big"))):
-            if end == UNTIL_RELEASED:
-                transaction.holds.delete(key)
-        loosen(transaction, diff_id, record.number)
+        release(transaction, "layer", diff_id, record.number)
 
     store.index.write(change)

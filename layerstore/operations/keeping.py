@@ -7,6 +7,7 @@ import time
 from itertools import islice
 
 from layerstore.digest import Digest
+from layerstore.errors import LayerInUseError
 from layerstore.operations.counting import mark_dead
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, drop_layer_event
@@ -49,6 +50,17 @@ def loosen(transaction: Transaction, digest: Digest, number: int) -> None:
         record.number for record in (transaction.layers.get(digest), transaction.encodings.get(digest)) if record
     ):
         transaction.loose_layers.put(number, digest)
+
+
+def release(transaction: Transaction, what: str, digest: Digest, number: int) -> None:
+    """End the holds of those who pushed a layer or encoding, leases aside. Raises `LayerInUseError`."""
+    users = images_of(transaction, number)
+    if users:
+        raise LayerInUseError(f"{what} {digest} belongs to {len(users)} images; `layerstore why` names them")
+    for key, end in list(transaction.holds.items_with_prefix(number.to_bytes(8, "big"))):
+        if end == UNTIL_RELEASED:
+            transaction.holds.delete(key)
+    loosen(transaction, digest, number)
 
 
 def end_holds(transaction: Transaction, lease: bytes, count: int) -> bool:

@@ -1,53 +1,25 @@
 """A layer as a seekable file: any part of it, from the frames that hold this part alone."""
 
-import io
-import os
 from bisect import bisect_right
 from itertools import accumulate
-from typing import NoReturn
 
 from layerstore.digest import Digest
 from layerstore.operations.pull import RecipeReader, leased_layer
+from layerstore.operations.reader import Reader
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import Segment
 
 
-class LayerReader(io.RawIOBase):
+class LayerReader(Reader):
     """A layer as a seekable, read-only binary file. It keeps its layer from collection until it is closed."""
 
     def __init__(self, store: OpenedStore, diff_id: Digest) -> None:
-        super().__init__()
-        self._store = store
         self._lease = leased_layer(store, diff_id)
         self._reader = RecipeReader(store, self._lease.__enter__())
-        self._position = 0
+        super().__init__(self._reader.record.size)
+        self._store = store
         self._segment: tuple[int, Segment] | None = None
         self._table: _SegmentTable | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of the layer."""
-        return self._reader.record.size
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always true."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next byte."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move, as for any file. Positions beyond the end are allowed and read nothing."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = base + offset
-        return self._position
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         """Fill ``buffer`` as far as one segment goes."""
@@ -67,10 +39,6 @@ class LayerReader(io.RawIOBase):
         self._table.read_into(view[:count], inside)
         self._position += count
         return count
-
-    def write(self, data: object) -> NoReturn:
-        """Not possible: a layer never changes. Raises `io.UnsupportedOperation`."""
-        raise io.UnsupportedOperation("a layer can only be read")
 
     def close(self) -> None:
         """End the lease. A second call does nothing."""

@@ -10,49 +10,30 @@ from crash_model import Expected, assert_clean, assert_expected, check_after_cra
 
 from layerstore import Store
 
-SHARDS = 4
 
-
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_kill_at_every_step_of_a_life(shard: int, memory_path: Path, server) -> None:
-    """Steps are counted over create, push, image, tag, lease, delete, undelete, collect, rewrite and release."""
+@pytest.mark.parametrize(
+    ("scenario", "shard", "shards", "steps_min"),
+    [*(("life", shard, 4, 500) for shard in range(4)), *(("transfer", shard, 2, 200) for shard in range(2))],
+)
+def test_kill_at_every_step(scenario: str, shard: int, shards: int, steps_min: int, memory_path: Path, server) -> None:
+    """Steps are counted over all that a store does in its life, and that blobs go through."""
     at = shard + 1
     while True:
         place = memory_path / f"{at}"
         place.mkdir()
-        ended = server.run(crash_kills.run, "life", at, [place / "store", place / "said"])
+        ended = server.run(crash_kills.run, scenario, at, [place / "store", place / "said"])
         expected = Expected.of(place / "said")
+        thorough = scenario == "life" or at % 5 == 0
         try:
-            check_after_crash(place / "store", expected, crash_scenarios.CONTENTS)
+            check_after_crash(place / "store", expected, crash_scenarios.CONTENTS, thorough=thorough)
         except BaseException as error:
             error.add_note(f"killed at step {at}, after: {expected.last}")
             raise
         shutil.rmtree(place)
         if ended:
             break
-        at += SHARDS
-    assert at > 500, "the scenario has fewer durable steps than it had"
-
-
-@pytest.mark.parametrize("shard", range(2))
-def test_kill_at_every_step_of_a_transfer(shard: int, memory_path: Path, server) -> None:
-    """The same over blobs: raw, proved, cached, released, collected."""
-    at = shard + 1
-    while True:
-        place = memory_path / f"{at}"
-        place.mkdir()
-        ended = server.run(crash_kills.run, "transfer", at, [place / "store", place / "said"])
-        expected = Expected.of(place / "said")
-        try:
-            check_after_crash(place / "store", expected, crash_scenarios.CONTENTS, thorough=at % 5 == 0)
-        except BaseException as error:
-            error.add_note(f"killed at step {at}, after: {expected.last}")
-            raise
-        shutil.rmtree(place)
-        if ended:
-            break
-        at += 2
-    assert at > 200, "the scenario has fewer durable steps than it had"
+        at += shards
+    assert at > steps_min, "the scenario has fewer durable steps than it had"
 
 
 def test_kill_at_every_step_of_healing(memory_path: Path, server) -> None:
