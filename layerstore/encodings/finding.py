@@ -203,10 +203,11 @@ class _Finder:
         self._log.add(header.to_bytes())
         beginning, end = _read_beginning(events)
         may_flush = any(event.at_flush for event in beginning)
+        joined = [_join(beginning)]  # there may be thousands of flushes, which are nothing to most ways
         read_on = False
         for way in self._ways(header, may_flush, end is not None):
             trial = _Trial(way, self._members, self._log.copy())
-            if not all(map(trial.add, beginning)):
+            if not all(map(trial.add, beginning if way.flushes else joined)):
                 continue
             if read_on:  # the events behind the beginning are gone
                 events = self._reopen(offset)
@@ -263,6 +264,10 @@ def _read_beginning(events: Iterator[Event]) -> tuple[list[MemberData], MemberEn
         deflate_size += len(event.deflate)
         decoded_size += len(event.data)
     return read, None
+
+
+def _join(events: list[MemberData]) -> MemberData:
+    return MemberData(b"".join(event.data for event in events), b"".join(event.deflate for event in events))
 
 
 def _run_to_end(trial: _Trial, events: Iterator[Event]) -> MemberEnd | None:

@@ -29,7 +29,8 @@ _RESERVED = 0xE0
 _SLICE_SIZE_MIN = 1 << 12
 _SLICE_SIZE_MAX = 1 << 18
 _FLUSH = b"\0\0\xff\xff"  # the end of an empty stored block (RFC 1951, 3.2.4): it ends a sync flush
-_CUTS_MAX = 1 << 16  # of one member at such bytes: they may also be content that was stored
+_LAST_BLOCK = b"\3\0"  # an empty one with fixed codes
+_CUTS_MAX = 1 << 14  # of one member at such bytes: they may also be codes, or content that was stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class MemberData:
     at_flush: bool = False
     """Whether the DEFLATE bytes end here as a sync flush does, so that the decoded ones end where it was.
 
-    It may also be chance, or how a tool ends its blocks. The last block of a member does not count.
+    Some tools end their blocks in the same way. The last block of a member does not count.
     """
 
 
@@ -203,26 +204,23 @@ def _scan_member(source: "_Source") -> Iterator[Event]:
     decoder = zlib.decompressobj(-zlib.MAX_WBITS)
     crc32 = decoded_size = 0
     slice_size = _SLICE_SIZE_MIN
-    tail = b""  # the last bytes of the DEFLATE stream so far
     cuts = 0
+    waiting = False  # whether there may be decoded bytes for which no input is needed
     while not decoder.eof:
-        taken = source.take(slice_size)
-        slice_size = min(2 * slice_size, _SLICE_SIZE_MAX)
-        if cuts < _CUTS_MAX and (cut := _find_flush(tail, bytes(taken))):
-            source.give_back(len(taken) - cut)
-            taken = taken[:cut]
-            slice_size = _SLICE_SIZE_MIN
-            cuts += 1
+        taken = source.take(0) if waiting else _take_slice(source, slice_size, cuts < _CUTS_MAX)
+        is_flush = taken == _FLUSH
+        cuts += is_flush
+        slice_size = _SLICE_SIZE_MIN if is_flush else min(2 * slice_size, _SLICE_SIZE_MAX)
         data = _inflate(decoder, taken)
-        if not data and not taken:
+        if not data and not taken and not waiting:
             raise UndecodableError("the gzip stream ends in the middle of a member")
         unused = len(decoder.unused_data) if decoder.eof else len(decoder.unconsumed_tail)
         source.give_back(unused)
+        waiting = len(data) == OUTPUT_SIZE_MAX and not unused
         crc32 = zlib.crc32(data, crc32)
         decoded_size += len(data)
         deflate = bytes(taken[: len(taken) - unused])
-        tail = (tail + deflate)[-len(_FLUSH) :]
-        yield MemberData(data, deflate, at_flush=bool(deflate) and tail == _FLUSH and not decoder.eof)
+        yield MemberData(data, deflate, at_flush=is_flush and not data and _is_between_blocks(decoder))
     end = MemberEnd(source.offset - start - header_size, decoded_size, crc32)
     if (trailer := source.peek(_TRAILER_SIZE)) != end.trailer():
         missing = len(trailer) < _TRAILER_SIZE
@@ -231,17 +229,47 @@ def _scan_member(source: "_Source") -> Iterator[Event]:
     yield end
 
 
-def _find_flush(tail: bytes, deflate: bytes) -> int:
-    """Where in these bytes a sync flush may end; 0: nowhere. They follow the ``tail``."""
-    overlap = tail[1 - len(_FLUSH) :]
-    found = (overlap + deflate).find(_FLUSH)
-    return found + len(_FLUSH) - len(overlap) if found >= 0 else 0
+def _take_slice(source: "_Source", size: int, cut: bool) -> memoryview:
+    """The next bytes: if they are to be ``cut``, those that end a flush come alone."""
+    if not cut:
+        return source.take(size)
+    source.peek(len(_FLUSH))  # so that a flush is not cut by the blocks that the blob comes in
+    taken = source.take(size)
+    data = bytes(taken)
+    end = data.find(_FLUSH)
+    if end == 0:
+        end = len(_FLUSH)
+    elif end < 0:
+        end = next((len(data) - part for part in (3, 2, 1) if data.endswith(_FLUSH[:part])), len(data))
+    if end == 0:  # the blob ends with what may be the beginning of a flush
+        return taken
+    source.give_back(len(data) - end)
+    return taken[:end]
 
 
 class _Decoder(Protocol):
     """What `zlib.decompressobj` returns: its type has no public name."""
 
-    def decompress(self, data: memoryview, max_length: int, /) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+
+    def copy(self) -> "_Decoder": ...
+
+    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+
+
+def _is_between_blocks(decoder: _Decoder) -> bool:
+    """Whether a block may begin with the next byte: a last one that is empty then ends the stream.
+
+    Without that the four bytes of a flush prove nothing: codes for runs of zeros look the same.
+    """
+    if decoder.eof:
+        return False
+    following = decoder.copy()
+    try:
+        return not following.decompress(_LAST_BLOCK, 1) and following.eof
+    except zlib.error:
+        return False
 
 
 def _inflate(decoder: _Decoder, data: memoryview) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from layerstore.encodings.encoders import EncoderNumber, is_available
+from layerstore.encodings.finding import find_recipe
 from layerstore.encodings.gzip_format import GzipHeader, MemberData, MemberEnd, MemberStart, TrailingData, scan
 from layerstore.encodings.recognise import BEGINNING_SIZE, Candidate, Comparison, guess, probe, read_beginning
 from layerstore.errors import EncoderUnavailableError, UndecodableError
@@ -55,7 +56,22 @@ def prove(path: Path) -> Proof:
                     members += 1
                 case TrailingData():
                     raise UndecodableError(f"{path} has bytes behind its last member")
-        return Proof(beginning.header, members, file.tell(), decoded_size, tuple(candidates))
+        size = file.tell()
+    return Proof(beginning.header, members, size, decoded_size, tuple(candidates) or _flushed(path))
+
+
+def _flushed(path: Path) -> tuple[Candidate, ...]:
+    """The one encoder that makes every member when it is flushed where the file says so, as in eStargz."""
+
+    def open_blob() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            yield from _blocks(file)
+
+    recipe = find_recipe(open_blob)
+    if recipe is None or len(recipe.encoders) != 1:
+        return ()
+    number, level, block_size = recipe.encoders[0]
+    return (Candidate(EncoderNumber(number), level, block_size),)
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

@@ -88,6 +88,21 @@ def test_a_blob_is_its_parts(members: list[tuple[GzipHeader, bytes]], size: int,
     assert (found, rebuilt + behind, behind) == (members, blob, trailing)
 
 
+@pytest.mark.parametrize("level", [0, 1, 6])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 999, 1 << 20])
+def test_flushes_are_seen_however_the_blob_is_cut(level: int, size: int) -> None:
+    pieces = [b"\0\0\xff\xff" * 9, bytes(9000), b"x", b"layer " * 900, bytes(range(256)) * 9]
+    stream = zlib.compressobj(level, wbits=31)
+    blob = b"".join(stream.compress(piece) + stream.flush(zlib.Z_SYNC_FLUSH) for piece in pieces) + stream.flush()
+    decoded, flushes = 0, []
+    for event in scan(cut(blob, size)):
+        if isinstance(event, MemberData):
+            decoded += len(event.data)
+            if event.at_flush:
+                flushes.append(decoded)
+    assert flushes == [sum(map(len, pieces[:count])) for count in range(1, len(pieces) + 1)]
+
+
 def test_what_python_writes() -> None:
     file = io.BytesIO()
     with gzip.GzipFile("layer", "wb", 9, file, mtime=7) as stream:

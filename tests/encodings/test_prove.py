@@ -7,11 +7,15 @@ import pytest
 
 pytest.importorskip("layerstore.encodings._encoders", reason="the extension module was not built")
 
+from blobs import make_member
 from go_cases import make_input
 from zlib_oracle import no_zlib
 
 from layerstore.encodings.encoders import EncoderNumber
+from layerstore.encodings.gzip_format import GzipHeader
 from layerstore.encodings.prove import prove
+from layerstore.encodings.recipe import Method
+from layerstore.encodings.recognise import Candidate
 from layerstore.errors import UndecodableError
 
 DATA = make_input("tar", 700_000, 3)
@@ -37,6 +41,12 @@ def test_several_members_need_one_encoder_for_all_of_them(tmp_path: Path) -> Non
     assert same.candidates[0].number == EncoderNumber.ZLIB
     mixed = prove(write(tmp_path / "b.gz", gzip.compress(DATA, 6, mtime=0), gzip.compress(DATA, 1, mtime=0)))
     assert mixed.candidates == ()
+
+
+def test_a_flushed_member_is_proven(tmp_path: Path) -> None:
+    method = Method(EncoderNumber.GO_FLATE, 9, 0)
+    flushed = make_member(method, GzipHeader(extra_flags=2), DATA, (1000, len(DATA)))
+    assert prove(write(tmp_path / "a.gz", flushed)).candidates == (Candidate(EncoderNumber.GO_FLATE, 9, 0),)
 
 
 def test_one_bit_of_difference_late_in_the_file_is_no_proof(tmp_path: Path) -> None:
