@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import layerstore
-from layerstore.cli import care, images, inspection, layers, maintenance, recognition
+from layerstore.cli import care, encodings, images, inspection, layers, maintenance, recognition, transfer
 from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
 from layerstore.cli.failures import EXIT_CODES_HELP, EXIT_TERMINATED, BrokenOutput, Interrupted, end_with
 from layerstore.cli.output import safe
@@ -19,15 +19,17 @@ from layerstore.cli.settings import STORE_VARIABLE, common_options
 _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
+    "Transfer": (transfer.import_, transfer.export, transfer.copy_),
     "Inspection": (
         inspection.inspect,
         inspection.history,
         inspection.diff,
         inspection.why,
+        encodings.encodings,
         maintenance.stats,
         recognition.recognise,
     ),
-    "Space": (maintenance.gc, maintenance.prune),
+    "Space": (maintenance.gc, maintenance.prune, encodings.prove),
     "The store": (care.init, care.verify, care.repair, care.rebuild_index, care.backup, care.upgrade, completion),
 }
 

@@ -27,12 +27,19 @@ from layerstore.store import Store
 @click.option("--pack-size-max", type=size, metavar="SIZE", help="When a pack is full; 64MiB by default.")
 @click.option("--compression-level", type=int, metavar="LEVEL", help="zstd's level, -7 to 19; 5 by default.")
 @click.option("--trash-ttl", type=duration, metavar="DURATION", help="How long deleted images stay; 24h by default.")
+@click.option(
+    "--encoding-cache-max",
+    type=size,
+    metavar="SIZE",
+    help="How much of compressed blobs that were made again is kept for the next who asks; 1GiB by default.",
+)
 def init(
     settings: Settings,
     frame_size: int | None,
     pack_size_max: int | None,
     compression_level: int | None,
     trash_ttl: timedelta | None,
+    encoding_cache_max: int | None,
 ) -> None:
     """Make a store in a new or empty folder. These options cannot be changed later."""
     store = Store.create(
@@ -41,6 +48,7 @@ def init(
         pack_size_max=pack_size_max,
         compression_level=compression_level,
         trash_ttl=None if trash_ttl is None else trash_ttl.total_seconds(),
+        encoding_cache_max=encoding_cache_max,
     )
     with store:
         if settings.json:
@@ -53,7 +61,7 @@ def init(
     "verify",
     json_form=(
         "An object: is_clean, is_full, problems (kind, text, layers, images), frames_read, bytes_read, chunks, "
-        "layers_checked, images_checked."
+        "layers_checked, images_checked, encodings_checked, encodings_unavailable."
     ),
     examples="""
         layerstore verify
@@ -76,15 +84,20 @@ def verify(settings: Settings, quick: bool) -> int:
             suffix = f" (concerns {', '.join(concerned)})" if concerned else ""
             click.echo(f"{problem.kind}: {safe(problem.text + suffix)}")
         checked = f"{count_text(report.images_checked, 'image')}, {count_text(report.layers_checked, 'layer')}"
+        if report.encodings_checked:
+            checked += f", {count_text(report.encodings_checked, 'encoding')}"
         read = "" if quick else f", {size_text(report.bytes_read)} read"
         state = "clean" if report.is_clean else count_text(len(report.problems), "problem")
         settings.say(f"{state}: {checked}, {count_text(report.chunks, 'chunk')}{read}")
+        if report.encodings_unavailable:
+            unavailable = count_text(report.encodings_unavailable, "encoding")
+            settings.say(f"not checked: {unavailable}, for lack of an encoder in this installation; they are not lost")
     return 0 if report.is_clean else EXIT_DAMAGED
 
 
 @command(
     "repair",
-    json_form="An object: healed, lost, records_rewritten.",
+    json_form="An object: healed, lost, records_rewritten, encodings_healed.",
     examples="""
         layerstore repair
         layerstore repair --from /mnt/backup/layers
@@ -113,7 +126,10 @@ def repair(settings: Settings, source: Path | None) -> int:
         print_json(report)
     else:
         rewritten = count_text(report.records_rewritten, "record")
-        settings.say(f"healed {count_text(report.healed, 'chunk')}, wrote {rewritten} anew")
+        healed = count_text(report.healed, "chunk")
+        if report.encodings_healed:
+            healed += f" and {count_text(report.encodings_healed, 'encoding')}"
+        settings.say(f"healed {healed}, wrote {rewritten} anew")
         if report.lost:
             settings.say(f"{count_text(report.lost, 'chunk')} lost: repair from a backup, or push the layers again")
     return EXIT_DAMAGED if report.lost else 0

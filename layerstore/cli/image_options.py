@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from layerstore.cli.lookup import find_image
+from layerstore.cli.lookup import find_image, for_platform, refuse_artifact
 from layerstore.cli.parameters import complete_image, complete_tag, pair, utf8, words
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
@@ -44,11 +44,11 @@ class ImageOptions:
         for tag in self.tag:
             store.tags.check(tag)
         if self.base is not None:
-            find_image(store, self.base)
+            self._found_base(store, self.base)
 
     def create(self, store: Store, layers: list[Layer]) -> Image:
         """Make the image and set all its tags."""
-        base = None if self.base is None else find_image(store, self.base)
+        base = None if self.base is None else self._found_base(store, self.base)
         image = store.create_image(
             layers,
             base=base,
@@ -61,6 +61,10 @@ class ImageOptions:
         for tag in self.tag[1:]:
             store.tags[tag] = image.digest
         return image
+
+    def _found_base(self, store: Store, text: str) -> Image:
+        platform = None if self.architecture is None else f"linux/{self.architecture}"
+        return refuse_artifact(for_platform(find_image(store, text), text, platform), text)
 
     def _config(self, base: Image | None) -> dict[str, Any]:
         # The store lays a config over the base's field by field. Variables and labels are added one by one here, as

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from layerstore.cli.lookup import find_either, find_image
-from layerstore.cli.output import moment_text, print_json, safe, size_text, table
+from layerstore.cli.lookup import artifact_type, find_any, find_image, platforms_of, stored_layers
+from layerstore.cli.output import count_text, moment_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_any, complete_image, complete_tag, complete_trash
 from layerstore.cli.settings import Settings, command
-from layerstore.errors import ConflictError, ImageNotFoundError
-from layerstore.objects import Image, Layer
+from layerstore.errors import ConflictError, NotFoundError
+from layerstore.objects import Image, Layer, LayerEncoding
 from layerstore.store import Store
 
 UNTAGGED = "<none>"
@@ -22,9 +22,9 @@ UNTAGGED = "<none>"
 @command(
     "images",
     json_form=(
-        "An array, the oldest image first: digest, tags, created, size (uncompressed), shared_bytes and "
-        "exclusive_bytes (stored bytes that other images need too, and that only it needs), stored_bytes, layers. The "
-        "stored bytes are null with --no-usage."
+        "An array, the oldest image first: kind (image, index or artifact), artifact_type, digest, tags, created, "
+        "size (uncompressed), shared_bytes and exclusive_bytes (stored bytes that other images need too, and that only "
+        "it needs), stored_bytes, platforms, layers. The stored bytes are null with --no-usage."
     ),
     examples="""
         layerstore images
@@ -38,7 +38,8 @@ def images(settings: Settings, no_trunc: bool, no_usage: bool) -> None:
     """List the images: a line a tag.
 
     SIZE is that of all layers, uncompressed. SHARED and EXCLUSIVE are bytes on disk: what other layers and images need
-    as well, and what only this image needs.
+    as well, and what only this image needs. PLATFORM is what an image runs on; an index has several, an artifact its
+    type.
     """
     with settings.open(read_only=True) as store:
         if settings.quiet and not settings.json:
@@ -56,30 +57,42 @@ def images(settings: Settings, no_trunc: bool, no_usage: bool) -> None:
             moment_text(row["created"]),
             size_text(row["size"]),
             *(() if no_usage else (size_text(row["shared_bytes"]), size_text(row["exclusive_bytes"]))),
+            _platform_text(row),
         )
         for row in rows
         for tag in row["tags"] or [UNTAGGED]
     ]
-    header = ("TAG", "DIGEST", "CREATED", "SIZE", *(() if no_usage else ("SHARED", "EXCLUSIVE")))
-    click.echo(table(header, cells, right=(3, 4, 5)))
+    header = ("TAG", "DIGEST", "CREATED", "SIZE", *(() if no_usage else ("SHARED", "EXCLUSIVE")), "PLATFORM")
+    click.echo(table(header, cells, right=range(3, len(header) - 1)))
 
 
 def _image_row(store: Store, digest: str, with_usage: bool) -> dict[str, Any] | None:
     try:
         image = store.images[digest]
         usage = store.image_usage(image) if with_usage else None
+        kind = artifact_type(image)
+        layers = stored_layers(store, image)
         return {
+            "kind": "index" if image.is_index else "image" if kind is None else "artifact",
+            "artifact_type": kind,
             "digest": image.digest,
             "tags": image.tags,
             "created": image.created,
-            "size": image.size,
+            "size": sum(layer.size for layer in layers),
             "shared_bytes": None if usage is None else usage.shared_bytes,
             "exclusive_bytes": None if usage is None else usage.exclusive_bytes,
             "stored_bytes": None if usage is None else usage.stored_bytes,
-            "layers": [layer.diff_id for layer in image.layers],
+            "platforms": platforms_of(image),
+            "layers": [layer.diff_id for layer in layers],
         }
-    except ImageNotFoundError:
+    except NotFoundError:
         return None  # another process deleted it while we listed
+
+
+def _platform_text(row: dict[str, Any]) -> str:
+    if row["kind"] == "index":
+        return count_text(len(row["platforms"]), "platform")
+    return row["artifact_type"] or ", ".join(row["platforms"])
 
 
 @command(
@@ -130,7 +143,7 @@ def untag(settings: Settings, tags: tuple[str, ...]) -> None:
     "rm",
     json_form=(
         "An array: for an image kind, digest, tags, undelete_until (null if the next collection may take it); for a "
-        "layer kind, diff_id."
+        "layer kind, diff_id; for an encoding kind, digest."
     ),
     examples="""
         layerstore rm shop:1.0
@@ -138,17 +151,18 @@ def untag(settings: Settings, tags: tuple[str, ...]) -> None:
         layerstore rm --now 4f2e9b0c1d3a
     """,
 )
-@click.argument("names", shell_complete=complete_any, nargs=-1, required=True, metavar="IMAGE|DIFF_ID...")
+@click.argument("names", shell_complete=complete_any, nargs=-1, required=True, metavar="IMAGE|DIGEST...")
 @click.option("--all-tags", is_flag=True, help="Delete an image named by one of its tags although it has others.")
 @click.option("--now", is_flag=True, help="Let the next collection take the images from the trash at once.")
 def rm(settings: Settings, names: tuple[str, ...], all_tags: bool, now: bool) -> None:
     """Delete images, or release layers that belong to none.
 
-    An image goes into the trash with all its tags. `layerstore undelete` brings it back until its time is over; the
-    space is free after the next `layerstore gc` then. All names are looked up before anything is deleted.
+    Encodings are released as layers are. An image goes into the trash with all its tags. `layerstore undelete` brings
+    it back until its time is over; the space is free after the next `layerstore gc` then. All names are looked up
+    before anything is deleted.
     """
     with settings.open() as store:
-        found = list(dict.fromkeys(find_either(store, name) for name in names))
+        found = list(dict.fromkeys(find_any(store, name) for name in names))
         chosen = [one for one in found if isinstance(one, Image)]
         if not all_tags:
             for image in chosen:
@@ -194,10 +208,16 @@ def _delete(settings: Settings, store: Store, image: Image, now: bool) -> dict[s
     return {"kind": "image", "digest": image.digest, "tags": tags, "undelete_until": until}
 
 
-def _release(settings: Settings, store: Store, layer: Layer) -> dict[str, Any]:
-    store.release_layer(layer)
-    settings.say(f"released {layer.diff_id}\n  the next `layerstore gc` frees its space")
-    return {"kind": "layer", "diff_id": layer.diff_id}
+def _release(settings: Settings, store: Store, one: Layer | LayerEncoding) -> dict[str, Any]:
+    document: dict[str, Any]
+    if isinstance(one, Layer):
+        store.release_layer(one)
+        document = {"kind": "layer", "diff_id": one.diff_id}
+    else:
+        store.release_blob(one.digest)
+        document = {"kind": "encoding", "digest": one.digest}
+    settings.say(f"released {list(document.values())[1]}\n  the next `layerstore gc` frees its space")
+    return document
 
 
 @command(

@@ -9,7 +9,7 @@ import click
 
 from layerstore.cli.failures import Interrupted
 from layerstore.cli.image_options import ImageOptions, image_options
-from layerstore.cli.lookup import find_image, find_layer
+from layerstore.cli.lookup import find_encoding, find_image, find_layer
 from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_layer
 from layerstore.cli.progress import progress_bar
@@ -213,6 +213,11 @@ def _layer_to_pull(store: Store, text: str) -> Layer:
     try:
         return find_layer(store, text)
     except (LayerNotFoundError, InvalidInputError) as error:
+        if _is_encoding(store, text):
+            diff_id = find_encoding(store, text).layer.diff_id
+            raise LayerNotFoundError(
+                f"{text} is an encoding of layer {diff_id}: pull that, or `layerstore export` an image with it"
+            ) from None
         # Somebody who comes from Docker pulls images.
         try:
             image = find_image(store, text)
@@ -227,6 +232,13 @@ def _layer_to_pull(store: Store, text: str) -> Layer:
             ) from None
         layers = ", ".join(layer.diff_id.short for layer in image.layers)
         raise LayerNotFoundError(f"{text} is an image; pull its layers one by one: {layers}") from None
+
+
+def _is_encoding(store: Store, text: str) -> bool:
+    try:
+        return bool(find_encoding(store, text))
+    except (NotFoundError, InvalidInputError):
+        return False
 
 
 @command(

@@ -1,10 +1,20 @@
-"""Finds what a user means: digests may be shortened to a unique beginning of twelve hex digits or more, as Docker's."""
+"""Finds what a user means: digests may be shortened to a unique beginning of twelve hex digits or more, as Docker's.
 
-from collections.abc import Sequence
+Of an index, most commands need one of its images. It is the one for ``--platform``, or else for this machine.
+"""
+
+from collections.abc import Iterable, Sequence
 
 from layerstore.digest import reads_as_digest
-from layerstore.errors import ImageNotFoundError, InvalidReferenceError, LayerNotFoundError
-from layerstore.objects import Image, Layer
+from layerstore.errors import (
+    BlobNotFoundError,
+    ImageNotFoundError,
+    InvalidInputError,
+    InvalidReferenceError,
+    LayerNotFoundError,
+)
+from layerstore.objects import Image, Layer, LayerEncoding
+from layerstore.places.platforms import WantedPlatform, normalized
 from layerstore.store import Store
 
 _PREFIX_LENGTH_MIN = 12
@@ -22,11 +32,10 @@ def find_image(store: Store, text: str) -> Image:
         return store.images[tagged]
     if len(digits) == _HEX_LENGTH:
         return store.images[f"sha256:{digits}"]
-    found = [digest for digest in store.images if digest.startswith(f"sha256:{digits}")]
-    _refuse_ambiguous(text, found)
-    if not found:
+    found = _beginning_with(text, digits, store.images)
+    if found is None:
         raise ImageNotFoundError(f"the store has no image {text}")
-    return store.images[found[0]]
+    return store.images[found]
 
 
 def find_layer(store: Store, text: str) -> Layer:
@@ -34,11 +43,21 @@ def find_layer(store: Store, text: str) -> Layer:
     digits = _shortened_digits(text)
     if digits is None:
         return store.layers[text]
-    found = [diff_id for diff_id in store.layers if diff_id.startswith(f"sha256:{digits}")]
-    _refuse_ambiguous(text, found)
-    if not found:
+    found = _beginning_with(text, digits, store.layers)
+    if found is None:
         raise LayerNotFoundError(f"the store has no layer {text}")
-    return store.layers[found[0]]
+    return store.layers[found]
+
+
+def find_encoding(store: Store, text: str) -> LayerEncoding:
+    """An encoding by digest or shortened digest. Raises `BlobNotFoundError`."""
+    digits = _shortened_digits(text)
+    if digits is None:
+        return store.encodings[text]
+    found = _beginning_with(text, digits, store.encodings)
+    if found is None:
+        raise BlobNotFoundError(f"the store has no encoding {text}")
+    return store.encodings[found]
 
 
 def find_either(store: Store, text: str) -> Image | Layer:
@@ -53,6 +72,74 @@ def find_either(store: Store, text: str) -> Image | Layer:
         except LayerNotFoundError:
             # The first error may know more: that the image lies in the trash.
             raise ImageNotFoundError(str(error).replace("no image", "no image or layer", 1)) from None
+
+
+def find_any(store: Store, text: str) -> Image | Layer | LayerEncoding:
+    """An image, a layer or an encoding. Raises `ImageNotFoundError`, which says what was tried."""
+    try:
+        return find_either(store, text)
+    except ImageNotFoundError as error:
+        if not _reads_as_digest(text):
+            raise
+        try:
+            return find_encoding(store, text)
+        except BlobNotFoundError:
+            raise ImageNotFoundError(str(error).replace("image or layer", "image, layer or encoding", 1)) from None
+
+
+def artifact_type(image: Image) -> str | None:
+    """What kind of artifact it is; None for an image or an index of images."""
+    return image.descriptor.artifact_type
+
+
+def platforms_of(image: Image) -> list[str]:
+    """The platforms that an index has images for, as they are typed; those of an image are the one of its config."""
+    if image.is_index:
+        known = [str(normalized(platform)) for platform, _ in image.platforms if platform is not None]
+        return [one for one in dict.fromkeys(known) if not one.startswith("unknown/")]  # attestations have none
+    if artifact_type(image) is not None:
+        return []
+    config = image.config
+    if not (config.os and config.architecture):
+        return []
+    return [str(WantedPlatform.of(config.os, config.architecture, config.variant or ""))]
+
+
+def for_platform(image: Image, text: str, platform: str | None) -> Image:
+    """Of an index that was named as ``text``, the image for a platform, by default this machine's; others are it.
+
+    Raises `ImageNotFoundError` if the index has none, and `InvalidOptionError` for what is no platform.
+    """
+    wanted = WantedPlatform.of_this_machine() if platform is None else WantedPlatform.parse(platform)
+    while image.is_index:
+        listed = [(normalized(known), child) for known, child in image.platforms if known is not None]
+        chosen = (child for one in wanted.candidates() for known, child in listed if known == one)
+        found = next(chosen, None)
+        if found is None:
+            known = ", ".join(platforms_of(image)) or "none"
+            hint = "; choose one with --platform" if platform is None else ""
+            raise ImageNotFoundError(f"{text} is not there for {wanted}; it is for: {known}{hint}")
+        image = found
+    return image
+
+
+def refuse_artifact(image: Image, text: str) -> Image:
+    """The image. Raises `InvalidInputError` for an artifact, which has no config of an image."""
+    kind = artifact_type(image)
+    if kind is not None:
+        raise InvalidInputError(f"{text} is an artifact ({kind}) and no image")
+    return image
+
+
+def stored_layers(store: Store, image: Image) -> list[Layer]:
+    """The layers of an image that the store has: those that licences keep elsewhere may be missing."""
+    return [layer for layer in image.layers if layer.diff_id in store.layers]
+
+
+def _beginning_with(text: str, digits: str, digests: Iterable[str]) -> str | None:
+    found = [digest for digest in digests if digest.startswith(f"sha256:{digits}")]
+    _refuse_ambiguous(text, found)
+    return found[0] if found else None
 
 
 def _shortened_digits(text: str) -> str | None:

@@ -10,13 +10,21 @@ from layerstore.cli.parameters import duration, size
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
 
+_CLASSES = {
+    "recipe": "made again from their layers",
+    "queued": "raw until `layerstore prove`",
+    "raw": "no known encoder makes them",
+    "plain": "the layers themselves under another digest",
+}
+"""What the classes of encodings are."""
+
 
 @command(
     "gc",
     json_form=(
-        "An object: plan (images, layers, uploads, freed, bytes_freed, bytes_freed_by_rewriting) and report (null with "
-        "--dry-run; images, layers, chunks, frames, packs, bytes_freed, packs_rewritten, bytes_freed_by_rewriting, "
-        "postponed)."
+        "An object: plan (images, layers, encodings, uploads, freed, bytes_freed, bytes_freed_by_rewriting) and report "
+        "(null with --dry-run; images, layers, encodings, chunks, frames, packs, bytes_freed, packs_rewritten, "
+        "bytes_freed_by_rewriting, postponed)."
     ),
     examples="""
         layerstore gc --dry-run
@@ -45,7 +53,7 @@ def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
     elif report is not None:
         if freed := report.bytes_freed + report.bytes_freed_by_rewriting:
             settings.say(f"freed {size_text(freed)}")
-        elif report.layers or report.chunks or report.frames:
+        elif report.layers or report.encodings or report.chunks or report.frames:
             settings.say("collected; a pack gives its space back once enough of it is dead")
         if report.postponed:
             settings.say(f"left for later, because somebody uses them: {report.postponed:,} layers or packs")
@@ -56,6 +64,7 @@ def _plan_text(plan: Any) -> str:
     whole = (
         (len(plan.images), "image"),
         (len(plan.layers), "layer"),
+        (len(plan.encodings), "encoding"),
         (plan.uploads, "unfinished upload"),
         (freed.chunks, "chunk"),
         (freed.frames, "frame"),
@@ -128,7 +137,8 @@ def prune(
     "stats",
     json_form=(
         "An object of counts (images, trash_images, layers, chunks, frames, packs), bytes (logical_bytes, "
-        "unique_bytes, chunk_bytes, stored_bytes, dead_bytes, index_bytes, disk_bytes) and ratios."
+        "unique_bytes, chunk_bytes, stored_bytes, dead_bytes, index_bytes, raw_bytes, cache_bytes, disk_bytes), "
+        "ratios, and encodings (an array of name, encodings, blob_bytes, kept_bytes)."
     ),
     examples="""
         layerstore stats
@@ -155,6 +165,7 @@ def stats(settings: Settings) -> None:
         ("stored size", size_text(figures.stored_bytes), _times(figures.compression_ratio), "compressed, in packs"),
         ("  of it dead", size_text(figures.dead_bytes), "", "for `layerstore gc`"),
         ("index", size_text(figures.index_bytes), "", ""),
+        *_encoding_sizes(figures),
         (
             "on disk",
             size_text(figures.disk_bytes),
@@ -164,6 +175,21 @@ def stats(settings: Settings) -> None:
         ("shared", size_text(_shared(figures)), "", "logical size less chunk size"),
     ]
     click.echo(table(("", "SIZE", "RATIO", ""), rows, right=(1, 2)))
+    if any(one.encodings for one in figures.encodings):
+        cells = [
+            (one.name, f"{one.encodings:,}", size_text(one.blob_bytes), size_text(one.kept_bytes), _CLASSES[one.name])
+            for one in figures.encodings
+        ]
+        click.echo("")
+        click.echo(table(("ENCODINGS", "COUNT", "BLOBS", "KEPT", ""), cells, right=(1, 2, 3)))
+
+
+def _encoding_sizes(figures: Any) -> list[tuple[str, str, str, str]]:
+    found = (
+        ("raw encodings", figures.raw_bytes, "blobs that are kept as they are"),
+        ("cache", figures.cache_bytes, "blobs that were made again, for the next who asks"),
+    )
+    return [(name, size_text(number), "", text) for name, number, text in found if number]
 
 
 def _times(ratio: float) -> str:

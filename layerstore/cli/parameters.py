@@ -82,6 +82,13 @@ def words(text: str) -> list[str]:
     return result
 
 
+def platform_option(
+    text: str = "Of an index, take the image for this platform; this machine's by default.",
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """The option ``--platform``."""
+    return click.option("--platform", metavar="OS/ARCH[/VARIANT]", help=text)
+
+
 def _from_store(candidates: Callable[[Store], Iterable[str]]) -> Complete:
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         path = settings_of(context).store
@@ -105,5 +112,12 @@ complete_image = _from_store(lambda store: chain(sorted(store.tags), store.image
 """Offers tags and digests of images."""
 complete_layer = _from_store(lambda store: store.layers)
 """Offers DiffIDs."""
-complete_any = _from_store(lambda store: chain(sorted(store.tags), store.images, store.layers))
+complete_encoding = _from_store(lambda store: store.encodings)
+"""Offers digests of encodings."""
+complete_any = _from_store(lambda store: chain(sorted(store.tags), store.images, store.layers, store.encodings))
 """Offers all of these."""
+
+
+def complete_image_or_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offers tags and digests of images, and files."""
+    return [*complete_image(context, parameter, incomplete), CompletionItem(incomplete, type="file")]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
@@ -35,6 +35,47 @@ class _SpeedColumn(ProgressColumn):
 @contextmanager
 def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None]:
     """What to give to an operation as ``on_progress``: a bar that is gone again when the block ends, or None."""
+    with _bars(settings) as bars:
+        if bars is None:
+            yield None
+            return
+        task = bars.add_task(safe(subject), total=None, unit="bytes")
+
+        def show(progress: Progress) -> None:
+            description = safe(f"{subject} {progress.note}".rstrip())
+            bars.update(
+                task, description=description, completed=progress.done, total=progress.total, unit=progress.unit
+            )
+
+        yield show
+
+
+@contextmanager
+def progress_bars(settings: Settings) -> Iterator[OnProgress | None]:
+    """As `progress_bar`, for an operation that tells of several subjects: a bar for each that is under way."""
+    with _bars(settings) as bars:
+        if bars is None:
+            yield None
+            return
+        tasks: dict[tuple[str, str], TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            key = (progress.operation, progress.subject)
+            is_finished = progress.total is not None and progress.done >= progress.total
+            if is_finished and tasks.keys() - {key}:  # the last one stays, as there is still something to wait for
+                if key in tasks:
+                    bars.remove_task(tasks.pop(key))
+                return
+            if key not in tasks:
+                tasks[key] = bars.add_task("", total=None, unit=progress.unit)
+            description = safe(f"{progress.operation} {progress.subject} {progress.note}".rstrip())
+            bars.update(tasks[key], description=description, completed=progress.done, total=progress.total)
+
+        yield show
+
+
+@contextmanager
+def _bars(settings: Settings) -> Iterator[Bars | None]:
     if not settings.shows_progress:
         yield None
         return
@@ -58,15 +99,7 @@ def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None
         redirect_stderr=False,
     )
     with bars:
-        task = bars.add_task(safe(subject), total=None, unit="bytes")
-
-        def show(progress: Progress) -> None:
-            description = safe(f"{subject} {progress.note}".rstrip())
-            bars.update(
-                task, description=description, completed=progress.done, total=progress.total, unit=progress.unit
-            )
-
-        yield show
+        yield bars
 
 
 def _amount(number: float, unit: str) -> str:

@@ -5,40 +5,7 @@ stands, the encoder of its DEFLATE stream (RFC 1951), where that was flushed, an
 Its trailer, CRC and size, follows from these bytes. The blob is cut into segments, each of which can be made alone: at
 the start of a member, and inside a member where its encoder begins a block that depends on little before it.
 
-The bytes, version 1. A *number* is unsigned LEB128: seven bits a byte, the lowest first, the high bit set in all bytes
-but the last, below 2^63, in the fewest bytes. CRC-32 is that of gzip, little-endian. A recipe ends where it says.
-
-    size     meaning
-    1        version, 1
-    number   bytes of the blob, at least 1
-    number   methods; for each
-      number   encoder, see `EncoderNumber`; one that is not known is no error, but cannot be made
-      number   its level, zigzag: 0, -1, 1, -2 ... are 0, 1, 2, 3 ...; at most 64
-      number   bytes of a block, 0: one stream without blocks; at most 2^30
-    number   headers; for each
-      number   its size, at most 131072
-      n        the header, from the magic number up to the DEFLATE stream
-    number   runs of members that have method and header in common, at least 1; for each
-      number   index of its method
-      number   index of its header
-      number   how its members are flushed (sync flushes): 0 not at all, 1 once at the end of each, 2 as each
-                 says; always 0 when the method has blocks
-      number   members of the run, at least 1; for each
-        number   bytes it decodes to
-        number   only with 2: how often it is flushed; for each
-          number   after how many of these bytes, less those before the flush before
-    number   zero bytes behind the last member
-    number   other bytes behind these; both together at most 65536
-    n        these other bytes
-    number   segments, at least 1. The first one is a CRC-32 only; it begins with the first member. For each other one
-      number   its member's index, less that of the segment before
-      number   bytes of the layer in this member before the segment; 0 when the segment begins with the member
-      number   where it begins in the blob, less where the segment before does, at least 1
-      4        CRC-32 of these bytes of the layer; not there when there are none
-    4        CRC-32 of the segment's bytes in the blob
-
-A segment reaches to the next one, or to the end of the blob. One that begins inside a member does so where a block ends
-and another one follows: its member must have a method with blocks, and the bytes before it be a multiple of their size.
+The bytes are those of FORMAT.md, "Recipes of encodings".
 """
 
 import functools

@@ -1,0 +1,295 @@
+"""Commands that bring images from one place to another: import, export, copy."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import click
+
+from layerstore.cli.encodings import prove_some, show_proof
+from layerstore.cli.failures import EXIT_DAMAGED, Interrupted
+from layerstore.cli.lookup import find_image
+from layerstore.cli.naming import Naming, namings
+from layerstore.cli.output import count_text, print_json, safe, size_text
+from layerstore.cli.parameters import complete_image_or_file
+from layerstore.cli.places import chosen_references, is_pipe, one_name, opened_sink, opened_source
+from layerstore.cli.progress import progress_bars
+from layerstore.cli.settings import Settings, command
+from layerstore.errors import EncoderUnavailableError
+from layerstore.places.copying import JOBS, CopiedImage, CopyReport, copy
+from layerstore.places.opening import FORMATS
+from layerstore.places.place import Sink, Source
+from layerstore.places.store_place import StorePlace
+from layerstore.store import Store
+
+_UNNAMED = "<none>"
+_COMPRESSIONS = ("none", "gzip", "zstd")
+_REPORT_FORM = (
+    "images (digest, source_digest, source_name, name), documents, blobs_copied, bytes_copied, blobs_present, "
+    "bytes_present, blobs_absent (layers that licences keep elsewhere)"
+)
+_PLACE = click.Path(allow_dash=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What the commands have in common; each field is an option of that name."""
+
+    name: str | None
+    platform: str | None
+    referrers: bool
+    jobs: int
+
+
+_OPTIONS = (
+    click.option("--name", metavar="NAME", help="What to call the image there."),
+    click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index, copy only the image for this platform."),
+    click.option("--referrers", is_flag=True, help="Also what refers to the images: signatures, attestations."),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1, 64),
+        metavar="N",
+        default=JOBS,
+        show_default=True,
+        help="How many blobs are copied at the same time.",
+    ),
+)
+
+
+def _copy_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Add the options to a command, whose function gets them as one `CopyOptions` called ``options``."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **values: Any) -> int | None:
+        options = CopyOptions(**{field.name: values.pop(field.name) for field in fields(CopyOptions)})
+        return function(*args, options=options, **values)
+
+    decorated: Callable[..., int | None] = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _format_option(text: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    return click.option("--format", type=click.Choice(FORMATS), help=text)
+
+
+_compression_option = click.option(
+    "--compression",
+    type=click.Choice(_COMPRESSIONS),
+    help="Compress layers anew that are not compressed so; digests change.",
+)
+
+
+@command(
+    "import",
+    json_form=f"An object: {_REPORT_FORM}, proof (with --prove what `layerstore prove` has; else null).",
+    examples="""
+        layerstore import shop.tar
+        layerstore import layout/ 1.0 --name registry.example.com/team/shop
+        layerstore import oci:layout:1.0 --platform linux/arm64 --prove
+        docker save shop:1.0 | layerstore import -
+    """,
+)
+@click.argument("place", metavar="PLACE", type=_PLACE)
+@click.argument("references", nargs=-1, metavar="[REF...]")
+@_copy_options
+@_format_option("What PLACE is; found out by itself otherwise.")
+@click.option("--prove", is_flag=True, help="Find out at once how the new blobs are made again (`layerstore prove`).")
+def import_(
+    settings: Settings,
+    place: str,
+    references: tuple[str, ...],
+    options: CopyOptions,
+    format: str | None,
+    prove: bool,
+) -> int:
+    """Copy images into the store, byte for byte.
+
+    All of a place are copied, or those that are named. PLACE is an OCI layout (a directory), an archive of one, or what
+    `docker save` writes; '-' is an archive on the standard input. KIND:PATH[:REF] with oci, oci-archive, docker-archive
+    or store says what it is, as skopeo has it. Compressed layers are given back bit for bit; they are kept raw until
+    `layerstore prove` has found out how they are made again.
+
+    --name is a whole reference for one image, or a repository in which all keep their tags.
+    """
+    with settings.open() as store, opened_source(settings, place, format) as (source, in_place):
+        chosen = chosen_references(references, in_place)
+        copies = namings(source, chosen, options.name, options.platform)
+        for one in copies:
+            if one.name is not None:
+                store.tags.check(one.name)  # before anything is copied
+        report = _copy_all(settings, source, StorePlace(store), copies, options)
+        proof = prove_some(settings, store, _blobs(store, report)) if prove else None
+    if settings.json:
+        print_json({**_document(report), "proof": proof})
+    else:
+        _show_report(settings, report)
+        if proof is not None:
+            show_proof(settings, proof)
+    return EXIT_DAMAGED if proof is not None and proof["damaged"] else 0
+
+
+@command(
+    "export",
+    json_form=f"An object: {_REPORT_FORM}. If PLACE is '-' it goes to stderr.",
+    examples="""
+        layerstore export shop:1.0 shop.tar
+        layerstore export shop:1.0 shop:1.1 layout/
+        layerstore export shop:1.0 oci-archive:shop.oci:1.0 --compression zstd
+        layerstore export shop:1.0 - | docker load
+    """,
+)
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image_or_file, metavar="REF...")
+@click.argument("place", metavar="PLACE", type=_PLACE)
+@_copy_options
+@_format_option("What PLACE is to be; by its ending otherwise: .tar for docker-archive, else oci.")
+@_compression_option
+def export(
+    settings: Settings,
+    images: tuple[str, ...],
+    place: str,
+    options: CopyOptions,
+    format: str | None,
+    compression: str | None,
+) -> None:
+    """Copy images out of the store, byte for byte.
+
+    PLACE is a directory, an OCI layout that is made or added to; or a new file, an archive that `docker load` and OCI
+    tools read; '-' is the standard output. KIND:PATH[:REF] with oci, oci-archive, docker-archive or store says what it
+    is to be, as skopeo has it. Layers are compressed as they came; those of images that were made with
+    `layerstore push` are plain tars. With --compression, layers and so digests are others.
+    """
+    with settings.open(read_only=True) as store:
+        chosen = [_reference(store, text) for text in images]
+        with opened_sink(place, format) as (sink, in_place):
+            copies = [Naming(chosen, one_name(options.name, in_place))]
+            report = _copy_all(settings, StorePlace(store), sink, copies, options, compression)
+    _print_report(settings, report, to_stdout=is_pipe(place))
+
+
+@command(
+    "copy",
+    json_form=f"An object: {_REPORT_FORM}. If SINK is '-' it goes to stderr.",
+    examples="""
+        layerstore copy layout/ oci-archive:shop.oci
+        layerstore copy docker-archive:shop.tar oci:other shop:1.0
+        layerstore copy oci:layout:1.0 shop-1.0.tar --name shop:1.0
+    """,
+)
+@click.argument("source", metavar="SOURCE", type=_PLACE)
+@click.argument("sink", metavar="SINK", type=_PLACE)
+@click.argument("references", nargs=-1, metavar="[REF...]")
+@_copy_options
+@_compression_option
+def copy_(
+    settings: Settings,
+    source: str,
+    sink: str,
+    references: tuple[str, ...],
+    options: CopyOptions,
+    compression: str | None,
+) -> None:
+    """Copy images between any two places. It needs no store.
+
+    All of the first are copied, or those that are named, byte for byte. Places are as for `layerstore import` and
+    `layerstore export`: a directory, a file, '-', or KIND:PATH[:REF] with oci, oci-archive, docker-archive or store.
+    With --compression, layers and so digests are others.
+    """
+    with opened_source(settings, source, None) as (opened, in_source):
+        chosen = chosen_references(references, in_source)
+        with opened_sink(sink, None) as (target, in_sink):
+            copies = [Naming(chosen, one_name(options.name, in_sink))]
+            report = _copy_all(settings, opened, target, copies, options, compression)
+    _print_report(settings, report, to_stdout=is_pipe(sink))
+
+
+def _reference(store: Store, text: str) -> str:
+    """What `copy` is to look for: a tag as it is, and a digest whole."""
+    image = find_image(store, text)
+    return text if store.tags.get(text) == image.digest else image.digest
+
+
+def _blobs(store: Store, report: CopyReport) -> list[str]:
+    blobs = dict.fromkeys(blob for image in report.images for blob in store.images[image.digest].blobs)
+    return [blob for blob in blobs if blob in store.encodings]
+
+
+def _copy_all(
+    settings: Settings,
+    source: Source,
+    sink: Sink,
+    copies: Sequence[Naming],
+    options: CopyOptions,
+    compression: str | None = None,
+) -> CopyReport:
+    try:
+        with progress_bars(settings) as on_progress:
+            reports = [
+                copy(
+                    source,
+                    sink,
+                    one.references,
+                    name=one.name,
+                    platform=options.platform,
+                    referrers=options.referrers,
+                    compression=compression,
+                    on_progress=on_progress,
+                    jobs=options.jobs,
+                )
+                for one in copies
+            ]
+    except KeyboardInterrupt as error:
+        raise Interrupted("what has come whole into a store or a layout is not copied again the next time") from error
+    except EncoderUnavailableError as error:
+        others = "`--compression zstd` or `--compression none`"
+        raise EncoderUnavailableError(f"{error}; {others} gives the same layers under other digests") from error
+    return _sum(reports)
+
+
+def _sum(reports: Sequence[CopyReport]) -> CopyReport:
+    return CopyReport(
+        tuple(image for report in reports for image in report.images),
+        *(
+            sum(getattr(report, field.name) for report in reports)
+            for field in fields(CopyReport)
+            if field.name != "images"
+        ),
+    )
+
+
+def _document(report: CopyReport) -> dict[str, Any]:
+    return {field.name: getattr(report, field.name) for field in fields(report)}
+
+
+def _print_report(settings: Settings, report: CopyReport, *, to_stdout: bool) -> None:
+    if settings.json:
+        print_json(_document(report), err=to_stdout)
+    elif not to_stdout:
+        _show_report(settings, report)
+    elif not settings.quiet:
+        for image in report.images:
+            if image.digest != image.source_digest:
+                click.echo(_image_line(image), err=True)
+
+
+def _image_line(image: CopiedImage) -> str:
+    name = _UNNAMED if image.name is None else safe(image.name)
+    before = "" if image.digest == image.source_digest else f"   (was {image.source_digest})"
+    return f"{image.digest}   {name}{before}"
+
+
+def _show_report(settings: Settings, report: CopyReport) -> None:
+    if settings.quiet:
+        for digest in dict.fromkeys(image.digest for image in report.images):
+            click.echo(digest)
+        return
+    for image in report.images:
+        click.echo(_image_line(image))
+    parts = [f"{count_text(report.blobs_copied, 'blob')} new, {size_text(report.bytes_copied)}"]
+    if report.blobs_present:
+        parts.append(f"{report.blobs_present:,} already present, {size_text(report.bytes_present)}")
+    if report.blobs_absent:
+        parts.append(f"{report.blobs_absent:,} kept elsewhere for their licence")
+    click.echo(f"{count_text(len(report.images), 'image')}: {'; '.join(parts)}")
