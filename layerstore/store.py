@@ -261,7 +261,7 @@ class Store:
         documents = compose_image(
             sizes,
             diff_ids,
-            base=None if base is None else self._image(base).documents,
+            base=None if base is None else self._image_or_part(base).documents,
             architecture=architecture or _ARCHITECTURES.get(platform.machine(), platform.machine()),
             operating_system=operating_system,
             created=created,
@@ -478,6 +478,10 @@ class Store:
     def _image(self, image: Image | str) -> Image:
         return self.images[image.digest if isinstance(image, Image) else image]
 
+    def _image_or_part(self, image: Image | str) -> Image:
+        """An image of the store, or one that an index of it lists."""
+        return Image(self._opened, image.digest) if isinstance(image, Image) else self.images[image]
+
     def _stack(self, what: "Image | Layer | str") -> list[Digest]:
         if isinstance(what, Layer):
             return [what.diff_id]
@@ -485,7 +489,7 @@ class Store:
             digest = Digest(what)
             if digest in self.layers:
                 return [digest]
-        return [layer.diff_id for layer in self._image(what).layers]
+        return [layer.diff_id for layer in self._image_or_part(what).layers]
 
 
 # The names that Go, and with it OCI, has for what `uname -m` prints.

@@ -29,7 +29,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         maintenance.stats,
         recognition.recognise,
     ),
-    "Space": (maintenance.gc, maintenance.prune, encodings.prove),
+    "Space": (maintenance.gc, maintenance.prune),
     "The store": (care.init, care.verify, care.repair, care.rebuild_index, care.backup, care.upgrade, completion),
 }
 

@@ -1,4 +1,4 @@
-"""Commands for encodings, the compressed forms of layers: encodings, prove."""
+"""Commands for encodings, the compressed forms of layers: encodings, encodings prove."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from layerstore.cli.lookup import find_encoding
 from layerstore.cli.output import count_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_encoding
 from layerstore.cli.progress import progress_bar
-from layerstore.cli.settings import Settings, command
+from layerstore.cli.settings import Settings, command, group
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, EncoderUnavailableError
 from layerstore.objects import LayerEncoding
@@ -19,7 +19,7 @@ from layerstore.store import Store
 _NONE_SHOWN = "-"
 
 
-@command(
+@group(
     "encodings",
     json_form=(
         "An array, the encodings by digest: digest, diff_id (of the layer), size (of the blob), kept_as (recipe, "
@@ -30,6 +30,7 @@ _NONE_SHOWN = "-"
         layerstore encodings
         layerstore encodings --no-trunc
         layerstore encodings --json
+        layerstore encodings prove
     """,
 )
 @click.option("--no-trunc", is_flag=True, help="Print digests in full.")
@@ -37,7 +38,7 @@ def encodings(settings: Settings, no_trunc: bool) -> None:
     """List the encodings: the compressed forms of layers.
 
     Each is given back bit for bit. SIZE is that of the blob. KEPT AS says how: as a recipe, by which ENCODER makes it
-    again from its LAYER; queued, raw until `layerstore prove` has tried; raw, as no known encoder makes it; plain, the
+    again from its LAYER; queued, raw until `encodings prove` has tried; raw, as no known encoder makes it; plain, the
     layer under another digest.
     """
     with settings.open(read_only=True) as store:
@@ -97,8 +98,8 @@ def _encoder_text(row: dict[str, Any]) -> str:
         "else null)."
     ),
     examples="""
-        layerstore prove
-        layerstore prove --json
+        layerstore encodings prove
+        layerstore encodings prove --json
     """,
 )
 @click.argument("digests", shell_complete=complete_encoding, nargs=-1, metavar="[DIGEST...]")
@@ -151,3 +152,6 @@ def show_proof(settings: Settings, document: dict[str, Any]) -> None:
         settings.say(f"no known encoder makes {count_text(document['unproved'], 'encoding')}: kept raw")
     if not (document["proved"] or document["unproved"] or document["damaged"]):
         settings.say("nothing to prove")
+
+
+encodings.add_command(prove)

@@ -12,7 +12,7 @@ from layerstore.cli.settings import Settings, command
 
 _CLASSES = {
     "recipe": "made again from their layers",
-    "queued": "raw until `layerstore prove`",
+    "queued": "raw until `layerstore encodings prove`",
     "raw": "no known encoder makes them",
     "plain": "the layers themselves under another digest",
 }

@@ -1,5 +1,6 @@
 """What holds for every command: which store, and how much is told in which form."""
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,32 @@ class StoreCommand(click.Command):
         with formatter.section("Examples"):
             for line in self.examples.strip().splitlines():
                 formatter.write(f"  {line.strip()}\n")
+
+
+class StoreGroup(StoreCommand, click.Group):
+    """A command that does something alone, and has commands of its own."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, invoke_without_command=True, subcommand_metavar="[COMMAND]", **attributes)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def group(name: str, *, examples: str, json_form: str) -> Callable[[Callable[..., int | None]], StoreGroup]:
+    """As `command`, for one that has commands of its own. The function runs when none of them is named."""
+
+    def decorate(function: Callable[..., int | None]) -> StoreGroup:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> int | None:
+            has_other = click.get_current_context().invoked_subcommand is not None
+            return None if has_other else function(*args, **options)
+
+        return click.group(name, cls=StoreGroup, examples=examples, json_form=json_form)(click.pass_obj(run))
+
+    return decorate
 
 
 def command(name: str, *, examples: str, json_form: str) -> Callable[[Callable[..., int | None]], StoreCommand]:

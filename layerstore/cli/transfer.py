@@ -84,7 +84,7 @@ _compression_option = click.option(
 
 @command(
     "import",
-    json_form=f"An object: {_REPORT_FORM}, proof (with --prove what `layerstore prove` has; else null).",
+    json_form=f"An object: {_REPORT_FORM}, proof (with --prove what `layerstore encodings prove` has; else null).",
     examples="""
         layerstore import shop.tar
         layerstore import layout/ 1.0 --name registry.example.com/team/shop
@@ -96,7 +96,9 @@ _compression_option = click.option(
 @click.argument("references", nargs=-1, metavar="[REF...]")
 @_copy_options
 @_format_option("What PLACE is; found out by itself otherwise.")
-@click.option("--prove", is_flag=True, help="Find out at once how the new blobs are made again (`layerstore prove`).")
+@click.option(
+    "--prove", is_flag=True, help="Run `layerstore encodings prove` on the new blobs."
+)
 def import_(
     settings: Settings,
     place: str,
@@ -110,7 +112,7 @@ def import_(
     All of a place are copied, or those that are named. PLACE is an OCI layout (a directory), an archive of one, or what
     `docker save` writes; '-' is an archive on the standard input. KIND:PATH[:REF] with oci, oci-archive, docker-archive
     or store says what it is, as skopeo has it. Compressed layers are given back bit for bit; they are kept raw until
-    `layerstore prove` has found out how they are made again.
+    `layerstore encodings prove` has found out how they are made again.
 
     --name is a whole reference for one image, or a repository in which all keep their tags.
     """

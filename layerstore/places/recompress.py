@@ -150,7 +150,7 @@ def _to_change(
         is_there = source.blob_size(layer.digest) is not None
         if is_there and media_types.LAYER_COMPRESSIONS[layer.media_type] == compression:
             continue
-        size = None if is_there else source.blob_size(diff_id)
+        size = source.blob_size(diff_id)
         if size is None:
             yield layer.digest, layer
         else:

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_layouts import Layout, tar_of, words
 from click.testing import CliRunner, Result
 
 from layerstore.cli.application import program
+from layerstore.places.platforms import WantedPlatform
 
 Run = Callable[..., Result]
+
+ARCHITECTURE = WantedPlatform.of_this_machine().architecture
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +126,20 @@ def app(make_tar: Callable[..., Path]) -> Path:
 def shop(output: Callable[..., str], base: Path, app: Path) -> str:
     """The digest of an image ``shop:1.0`` of both."""
     return output("push", base, app, "--tag", "shop:1.0", "--quiet").strip()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A layout with the images ``1.0`` and ``1.1``, an index ``multi`` of two platforms, and a signature of ``1.0``."""
+    made = Layout(tmp_path / "shop")
+    base = tar_of({"etc/os": b"one\n", "lib/data": words(1, 40_000)})
+    first = made.image(base, tar_of({"app/data": words(2, 10_000)}))
+    made.add(first, "1.0")
+    made.add(made.image(base, tar_of({"app/data": words(3, 10_000)})), "1.1")
+    children = {
+        platform: made.image(base, tar_of({"arch": platform.encode()}), platform=platform)
+        for platform in (f"linux/{ARCHITECTURE}", "linux/s390x")
+    }
+    made.add(made.index(children), "multi")
+    made.add(made.artifact(b"signed", first), "signature")
+    return made

@@ -21,8 +21,8 @@ Run = Callable[..., Any]
 COMMANDS = sorted(program.commands)
 EXAMPLES = [(name, line.strip()) for name in COMMANDS for line in program.commands[name].examples.strip().splitlines()]
 EXPECTED = (
-    "backup completion diff gc history images init inspect layers prune pull push rebuild-index recognise repair rm "
-    "stats tag trash undelete untag upgrade verify why"
+    "backup completion copy diff encodings export gc history images import init inspect layers prune pull push "
+    "rebuild-index recognise repair rm stats tag trash undelete untag upgrade verify why"
 )
 
 
@@ -42,9 +42,9 @@ def test_main_help(bare: Run) -> None:
     assert result.stderr == text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, "encodings prove"])
 def test_help_of_a_command(bare: Run, name: str) -> None:
-    result = bare(name, "--help")
+    result = bare(*name.split(), "--help")
     assert result.exit_code == 0
     for part in (f"Usage: layerstore {name} ", "Common options:", "With --json:", "Examples:\n  "):
         assert part in result.stdout
@@ -71,6 +71,11 @@ def test_examples_work(
     (tmp_path / "layer.tar.gz").write_bytes(gzip.compress(base.read_bytes()))
     (tmp_path / "rootfs").mkdir()
     output("push", "rootfs", "--base", "shop:1.0", "--tag", "shop:latest", "--tag", "shop:1.1")
+    if name in ("import", "copy"):
+        output("export", "shop:1.0", "shop.tar")
+        output("export", "shop:1.0", "layout")
+    line = line.replace("docker save shop:1.0", "cat shop.tar").replace("docker load", "tar -t")
+    line = line.replace("--platform linux/arm64", "--platform linux/amd64")  # it is no index, so any will do
     if name == "repair":
         output("backup", "backup")
     if name == "undelete":
@@ -123,6 +128,9 @@ def test_completion_offers_what_the_store_has(path: Path, shop: str, document: R
     assert complete("layerstore rm sha256:", path) == [shop, *(row["diff_id"] for row in document("layers"))]
     assert complete("layerstore untag ", path) == ["shop:1.0"]
     assert complete("layerstore push x --base sho", path) == ["shop:1.0"]
+    assert complete("layerstore export sho", path) == ["shop:1.0", "sho"]  # the last one stands for files
+    assert complete("layerstore import lay", path) == complete("layerstore copy lay", path) == ["lay"]
+    assert complete("layerstore import x --format oci-", path) == ["oci-archive"]
     assert complete(f"layerstore --store {path} inspect sho", None) == ["shop:1.0"]
     assert complete("layerstore inspect sho", path / "none") == []
     assert complete("layerstore inspect sho", None) == []
@@ -155,12 +163,15 @@ def test_bash_completes_behind_a_colon(output: Run, path: Path, shop: str, line:
     assert (done.returncode, done.stderr, done.stdout.decode()) == (0, b"", f"{reply}\n")
 
 
-def test_json_everywhere(run: Run, shop: str, base: Path, tmp_path: Path) -> None:
+def test_json_everywhere(run: Run, shop: str, base: Path, path: Path, tmp_path: Path) -> None:
     arguments = {
         "backup": [tmp_path / "copy"],
         "completion": ["bash"],
+        "copy": [f"store:{path}", "oci:other"],
         "diff": [shop, shop],
+        "export": [shop, "layout"],
         "history": [shop],
+        "import": ["layout"],
         "init": ["--store", tmp_path / "new"],
         "inspect": [shop],
         "prune": ["--keep-last", "9"],

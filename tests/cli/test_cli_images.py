@@ -17,7 +17,7 @@ Run = Callable[..., Any]
 def test_images(output: Run, document: Run, shop: str, base: Path) -> None:
     output("tag", "shop:1.0", "shop")
     lines = output("images").splitlines()
-    assert lines[0].split() == ["TAG", "DIGEST", "CREATED", "SIZE", "SHARED", "EXCLUSIVE"]
+    assert lines[0].split() == ["TAG", "DIGEST", "CREATED", "SIZE", "SHARED", "EXCLUSIVE", "PLATFORM"]
     assert [line.split()[:2] for line in lines[1:]] == [["shop:1.0", shop[7:19]], ["shop:latest", shop[7:19]]]
     (row,) = document("images")
     assert row["digest"] == shop and row["tags"] == ["shop:1.0", "shop:latest"] and len(row["layers"]) == 2
@@ -28,7 +28,7 @@ def test_images(output: Run, document: Run, shop: str, base: Path) -> None:
 
 
 def test_images_without_usage(output: Run, document: Run, shop: str) -> None:
-    assert output("images", "--no-usage").splitlines()[0].split() == ["TAG", "DIGEST", "CREATED", "SIZE"]
+    assert output("images", "--no-usage").splitlines()[0].split() == ["TAG", "DIGEST", "CREATED", "SIZE", "PLATFORM"]
     (row,) = document("images", "--no-usage")
     assert row["size"] > 0 and row["shared_bytes"] is row["exclusive_bytes"] is row["stored_bytes"] is None
 

@@ -31,11 +31,13 @@ def test_init(bare: Run, tmp_path: Path) -> None:
     result = bare("--store", where, "init")
     assert (result.exit_code, result.stdout) == (0, f"made a store at {where}\n")
     options = ("--frame-size", "64KiB", "--pack-size-max", "1M", "--compression-level", "1", "--trash-ttl", "7d")
+    options = (*options, "--encoding-cache-max", "3MiB")
     result = bare("init", "--json", "--store", tmp_path / "other", *options)
     answer = json.loads(result.stdout)
     assert answer["path"] == str(tmp_path / "other")
     assert (answer["frame_size"], answer["pack_size_max"]) == (65536, 1 << 20)
     assert (answer["compression_level"], answer["trash_ttl_seconds"]) == (1, 7 * 86400)
+    assert answer["encoding_cache_max"] == 3 << 20
     assert bare("--store", where, "init").exit_code == 4
     assert bare("--store", tmp_path / "x", "init", "--frame-size", "1").exit_code == 2
     assert bare("--store", tmp_path / "x", "-q", "init").stdout == ""
@@ -144,7 +146,12 @@ def test_damage_is_found_and_healed_from_a_backup(
     result = run("repair")
     assert result.exit_code == 6 and "lost" in result.stdout
     assert "healed" in output("repair", "--from", copy)
-    assert document("repair", "--from", copy) == {"healed": 0, "lost": 0, "records_rewritten": 0}
+    assert document("repair", "--from", copy) == {
+        "healed": 0,
+        "lost": 0,
+        "records_rewritten": 0,
+        "encodings_healed": 0,
+    }
     output("verify")
     output("pull", diff_id, "x.tar")
     assert Path("x.tar").read_bytes() == noise.read_bytes()
