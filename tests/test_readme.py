@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from layerstore.encodings.encoders import EncoderNumber, is_available
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -37,6 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the README's commands are for a shell")
+@pytest.mark.skipif(not all(map(is_available, EncoderNumber)), reason="layerstore was installed without a compiler")
 def test_the_command_line_tour_prints_what_it_says(tmp_path: Path) -> None:
     steps: list[tuple[str, list[str]]] = []
     for line in "".join(blocks("console")).splitlines():
