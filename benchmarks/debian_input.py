@@ -44,7 +44,7 @@ def debian_corpus(work: Path) -> Corpus:
     for (family, packages, version), system in zip(plans, systems, strict=True):
         if not packages:
             base = system
-        layers = [_difference(base, system)] if packages else []
+        layers = [difference(base, system)] if packages else []
         images.append(make_image(f"{family}:{version}", family, [base, *layers], known))
     return Corpus(tuple(images), f"Debian {SUITE}: a minimal system, sets of packages over it, and a rebuild of each")
 
@@ -87,7 +87,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _difference(base: Path, system: Path) -> Path:
+def difference(base: Path, system: Path) -> Path:
     """Return the layer between two systems: entries that are new or differ, and whiteouts for those that are gone."""
     path = system.with_name(system.name.replace(".full.tar", ".layer.tar"))
     if path.exists():
