@@ -17,7 +17,7 @@ from layerstore.cli.places import chosen_references, is_pipe, one_name, opened_s
 from layerstore.cli.progress import progress_bars
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import EncoderUnavailableError
-from layerstore.places.copying import JOBS, CopiedImage, CopyReport, copy
+from layerstore.places.copying import CopiedImage, CopyReport, copy
 from layerstore.places.opening import FORMATS
 from layerstore.places.place import Sink, Source
 from layerstore.places.store_place import StorePlace
@@ -39,7 +39,7 @@ class CopyOptions:
     name: str | None
     platform: str | None
     referrers: bool
-    jobs: int
+    jobs: int | None
 
 
 _OPTIONS = (
@@ -50,9 +50,7 @@ _OPTIONS = (
         "--jobs",
         type=click.IntRange(1, 64),
         metavar="N",
-        default=JOBS,
-        show_default=True,
-        help="How many blobs are copied at the same time.",
+        help="How many blobs are copied at the same time; by default as many as suit the place.",
     ),
 )
 
@@ -96,9 +94,7 @@ _compression_option = click.option(
 @click.argument("references", nargs=-1, metavar="[REF...]")
 @_copy_options
 @_format_option("What PLACE is; found out by itself otherwise.")
-@click.option(
-    "--prove", is_flag=True, help="Run `layerstore encodings prove` on the new blobs."
-)
+@click.option("--prove", is_flag=True, help="Run `layerstore encodings prove` on the new blobs.")
 def import_(
     settings: Settings,
     place: str,

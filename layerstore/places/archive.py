@@ -28,6 +28,8 @@ class OCIArchive:
     """A `Source`, of a tar that may be compressed with gzip or zstd, and a `Sink`, of a new tar."""
 
     names_are_references = False
+    blobs_are_verified = False
+    jobs = 4
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -7,25 +7,33 @@ from layerstore.errors import DigestMismatchError, InvalidManifestError
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor
 
 
-def verified(
+def measured(
     descriptor: Descriptor, blocks: Iterable[bytes], on_block: Callable[[int], None] | None = None
 ) -> Iterator[bytes]:
     """The blocks as they come, each told by its size to ``on_block``.
 
-    Raises `InvalidManifestError` as soon as the size is not the descriptor's, and `DigestMismatchError` at the end.
+    Raises `InvalidManifestError` as soon as the size is not the descriptor's.
     """
-    state = hasher(descriptor.digest.algorithm)
     size = 0
     for block in blocks:
         size += len(block)
         if size > descriptor.size:
             raise _wrong_size(descriptor, f"more than {descriptor.size}")
-        state.update(block)
         if on_block is not None:
             on_block(len(block))
         yield block
     if size != descriptor.size:
         raise _wrong_size(descriptor, str(size))
+
+
+def verified(
+    descriptor: Descriptor, blocks: Iterable[bytes], on_block: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """As `measured`; raises also `DigestMismatchError` at the end."""
+    state = hasher(descriptor.digest.algorithm)
+    for block in measured(descriptor, blocks, on_block):
+        state.update(block)
+        yield block
     actual = Digest.from_raw(descriptor.digest.algorithm, state.digest())
     if actual != descriptor.digest:
         raise DigestMismatchError(descriptor.digest, actual)

@@ -20,9 +20,6 @@ from layerstore.places.transfer import transfer
 from layerstore.progress import OnProgress
 from layerstore.store import Store
 
-JOBS = 4
-"""Blobs that are copied at the same time, unless it is said otherwise."""
-
 
 @dataclass(frozen=True, slots=True)
 class CopiedImage:
@@ -63,7 +60,7 @@ def copy(
     referrers: bool = False,
     compression: Compression | str | None = None,
     on_progress: OnProgress | None = None,
-    jobs: int = JOBS,
+    jobs: int | None = None,
 ) -> CopyReport:
     """Copy images, indexes and artifacts with all that hangs on them; digests stay as they are.
 
@@ -78,7 +75,7 @@ def copy(
         compression: Compress layers anew that are not compressed so, or that the source only has decoded. Digests
             change with them.
         on_progress: Told how far each blob and the whole have come.
-        jobs: How many blobs are copied at the same time.
+        jobs: How many blobs are copied at the same time; by default as many as suit the sink.
 
     Raises:
         ImageNotFoundError: Nothing has such a name, or it is not there for the platform.
@@ -89,9 +86,10 @@ def copy(
         InvalidOptionError: An option makes no sense, or not for so many images.
         InvalidInputError: A name stands for several images, or the place is not what it seems.
     """
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise InvalidOptionError(f"{jobs} jobs: at least one is needed")
     origin, target = as_place(source), as_place(sink)
+    jobs = jobs or target.jobs
     chosen = _choose(origin, target, references, name, platform, referrers)
     with ExitStack() as stack:
         made = Recompressed(origin, chosen.roots, chosen.closures)

@@ -62,6 +62,8 @@ class DockerArchive:
     """
 
     names_are_references = True
+    blobs_are_verified = False
+    jobs = 4
 
     def __init__(self, path: str | os.PathLike[str], *, platform: str | None = None) -> None:
         """``platform`` says which image of an index old programs load; without it, that for this machine."""

@@ -48,6 +48,8 @@ class OCILayout:
     """
 
     names_are_references = False
+    blobs_are_verified = False
+    jobs = 4
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -164,6 +166,8 @@ class _Begun:
 
 
 class _LayoutWriter:
+    verifies_blobs = False
+
     def __init__(self, begun: _Begun, place: str, stack: ExitStack) -> None:
         """``stack`` closes what the writer opens."""
         self._begun = begun

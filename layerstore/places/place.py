@@ -48,6 +48,8 @@ class Source(Protocol):
     """What images whose name is a mere tag belong to there: for a layout, the name of its folder."""
     names_are_references: bool
     """Whether every name is a reference with a repository, and not any text."""
+    blobs_are_verified: bool
+    """Whether what `read_blob` gives raises before its end if it is not what the descriptor says."""
 
     def roots(self) -> list[Root]:
         """All roots, in the place's order; one with several names comes once for each."""
@@ -76,12 +78,15 @@ class Source(Protocol):
 class BlobWriter(Protocol):
     """Something that takes blobs. Its methods may be called from several threads at once."""
 
+    verifies_blobs: bool
+    """Whether `put_blob` itself compares digests."""
+
     def has_blob(self, descriptor: Descriptor) -> bool:
         """Whether the sink has the blob, and will keep it until it is closed."""
         ...
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
-        """Take a blob. ``blocks`` raises at its end if they were not what the descriptor says: then nothing is kept."""
+        """Take a blob. If ``blocks`` raises, or has another digest where the sink verifies, nothing is kept."""
         ...
 
 
@@ -110,6 +115,8 @@ class Sink(Protocol):
     name: str
     names_are_references: bool
     """As for `Source`: a mere tag is refused as a name."""
+    jobs: int
+    """How many blobs are best put at the same time."""
 
     def writing(self) -> AbstractContextManager[Writer]:
         """Open the sink. What was put is seen, durably, when the block is left without an error; else none of it."""

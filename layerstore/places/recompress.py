@@ -240,6 +240,8 @@ def _renewed(descriptor: Descriptor, digest: Digest, size: int) -> Descriptor:
 class _EncodedLayers:
     """Takes layers as a `Writer`, and keeps them encoded in temporary files."""
 
+    verifies_blobs = False
+
     def __init__(self, compression: Compression) -> None:
         self._compression = compression
         self._files: dict[Digest, int] = {}
@@ -288,6 +290,7 @@ class _NewSource:
         self.name = source.name
         self.repository = source.repository
         self.names_are_references = source.names_are_references
+        self.blobs_are_verified = False
 
     def roots(self) -> list[Root]:
         return self._source.roots()

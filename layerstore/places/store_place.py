@@ -1,5 +1,6 @@
 """A store as a place."""
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -22,6 +23,9 @@ class StorePlace:
     """A `Source` and `Sink` of an open store, which stays open."""
 
     names_are_references = True
+    blobs_are_verified = True
+    # A push keeps two cores busy; several at once also compress twice what they have in common.
+    jobs = max(1, min(4, (os.cpu_count() or 2) // 2))
     repository: str | None = None
 
     def __init__(self, store: Store) -> None:
@@ -84,6 +88,8 @@ def as_place(place: P | Store) -> P | StorePlace:
 
 
 class _StoreWriter:
+    verifies_blobs = True
+
     def __init__(self, store: Store, lease: Lease) -> None:
         self._store = store
         self._lease = lease
