@@ -19,6 +19,7 @@ OUTPUT_BLOCK_SIZE = 1 << 20
 WINDOW_LOG_MAX = 27
 """zstd frames that need a window over 2 to this power (128 MiB) are refused."""
 
+_GZIP_MAGIC = b"\x1f\x8b"
 _MAGIC_SIZE = 4
 # A decoder copies what it does not consume of its input. The first slices of a member are small, so that a stream of
 # tiny members costs time in proportion to its size.
@@ -47,8 +48,10 @@ def detect(head: bytes) -> Encoding | None:
     return None
 
 
-def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def decode(blocks: Iterable[bytes], *, ignore_trailing: bool = False) -> Iterator[bytes]:
     """Decode a gzip or zstd stream, as it comes in ``blocks``.
+
+    With ``ignore_trailing``, what follows the last gzip member is read and left out, as `gzip` and `unpigz` do.
 
     Memory is bounded by the window and a few blocks, whatever the ratio of compression. Raises `UndecodableError`,
     after what came before has been returned: a stream is known to be good only at the end of the iteration.
@@ -59,6 +62,9 @@ def decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise UndecodableError("the stream is neither gzip nor zstd")
     output = _Output()
     while not source.at_end():
+        if ignore_trailing and encoding is Encoding.GZIP and source.offset and not source.begins_with(_GZIP_MAGIC):
+            source.drain()
+            break
         member: _Member = _GzipMember(source) if encoding is Encoding.GZIP else _ZstdFrame(source)
         while not member.ended:
             try:
@@ -87,6 +93,7 @@ class _Source:
         self.head = head[:_MAGIC_SIZE]
         self._view = memoryview(head)
         self._position = 0
+        self._taken_before = 0
 
     def at_end(self) -> bool:
         """Whether no byte is left. Reads on if it has to."""
@@ -94,9 +101,32 @@ class _Source:
             block = next(self._blocks, None)
             if block is None:
                 return True
+            self._taken_before += self._position
             self._view = memoryview(block)
             self._position = 0
         return False
+
+    @property
+    def offset(self) -> int:
+        """How many bytes were taken."""
+        return self._taken_before + self._position
+
+    def begins_with(self, start: bytes) -> bool:
+        """Whether these bytes come next."""
+        while len(self._view) - self._position < len(start):
+            block = next(self._blocks, None)
+            if block is None:
+                return False
+            self._taken_before += self._position
+            self._view = memoryview(bytes(self._view[self._position :]) + block)
+            self._position = 0
+        return self._view[self._position : self._position + len(start)] == start
+
+    def drain(self) -> None:
+        """Read to the end, for nothing."""
+        for _ in self._blocks:
+            pass
+        self._position = len(self._view)
 
     def take(self, size: int) -> memoryview:
         """The next bytes, at most ``size``; none at the end."""

@@ -16,7 +16,7 @@ from layerstore.oci.config import HistoryEntry
 from layerstore.operations import blobs as blob_operations
 from layerstore.operations import images as image_operations
 from layerstore.operations.backup import BackupReport, backup
-from layerstore.operations.blob_reader import BlobReader, blob_blocks, blob_size, read_document
+from layerstore.operations.blob_reader import BlobReader, blob_blocks, find_blob, read_document
 from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport, collect, plan_collection
 from layerstore.operations.compose import compose_image
@@ -38,6 +38,7 @@ from layerstore.progress import OnProgress
 from layerstore.storage.layout import (
     StoreConfig,
     create_layout,
+    make_missing_folders,
     new_config,
     open_layout,
     remove_layout,
@@ -140,6 +141,8 @@ class Store:
     def open(cls, path: str | os.PathLike[str], *, read_only: bool = False) -> Self:
         """Open a store that is there. Raises `StoreNotFoundError`; it never makes one."""
         layout, config = open_layout(Path(path))
+        if not read_only:
+            make_missing_folders(layout)
         opened = OpenedStore(layout, config, read_only=read_only)
         try:
             if not read_only:
@@ -315,7 +318,7 @@ class Store:
 
     def has_blob(self, digest: str) -> bool:
         """Whether the store can give a blob back: a layer, or an encoding of one."""
-        return blob_operations.blob_layer(self._opened, Digest(digest)) is not None
+        return blob_operations.has_blob(self._opened, Digest(digest))
 
     def keep_blob(self, digest: str, *, lease: Lease | None = None) -> bool:
         """Whether the store has a blob whole; if so, it is kept from now on as if it had just been pushed."""
@@ -327,7 +330,7 @@ class Store:
 
     def blob_size(self, digest: str) -> int:
         """The bytes of a blob or document. Raises `BlobNotFoundError`."""
-        return blob_size(self._opened, Digest(digest))
+        return find_blob(self._opened, Digest(digest)).size
 
     def blob_blocks(self, digest: str, *, start: int = 0, threads: int = 1) -> Iterator[bytes]:
         """The exact bytes of a blob from byte ``start`` on, verified.

@@ -165,7 +165,7 @@ def rebuild_index(settings: Settings) -> int:
     "backup",
     json_form=(
         "An object: packs_copied, packs_removed, bytes_copied, bytes_total, packs_damaged (numbers), layers_damaged "
-        "(DiffIDs)."
+        "(DiffIDs), encodings_damaged (digests), is_clean."
     ),
     examples="""
         layerstore backup /mnt/backup/layers
@@ -184,7 +184,7 @@ def backup(settings: Settings, target: Path) -> int:
         report = store.backup(target, on_progress=on_progress)
     if settings.json:
         print_json(report)
-        return EXIT_DAMAGED if report.packs_damaged or report.layers_damaged else 0
+        return 0 if report.is_clean else EXIT_DAMAGED
     copied = f"{count_text(report.packs_copied, 'pack')} and {size_text(report.bytes_copied)} copied"
     total = f"{size_text(report.bytes_total)} in all"
     settings.say(
@@ -197,13 +197,20 @@ def backup(settings: Settings, target: Path) -> int:
         )
         for diff_id in report.layers_damaged:
             settings.say(f"  {diff_id}")
+    if report.encodings_damaged:
+        settings.say(
+            f"{count_text(len(report.encodings_damaged), 'encoding')} cannot be read from the copy, as the raw file is "
+            "damaged. Import the image again, then back up again:"
+        )
+        for digest in report.encodings_damaged:
+            settings.say(f"  {digest}")
     if report.packs_damaged:
         numbers = ", ".join(map(str, report.packs_damaged))
         settings.say(
             f"damaged in the store: pack {numbers}. What an earlier backup has of it was kept: run `layerstore repair "
             f"--from {safe(str(target))}`"
         )
-    return EXIT_DAMAGED if report.packs_damaged or report.layers_damaged else 0
+    return 0 if report.is_clean else EXIT_DAMAGED
 
 
 @command(

@@ -27,9 +27,9 @@ from uuid import uuid4
 
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError, ContentDamagedError, InvalidOptionError, StoreExistsError
-from layerstore.operations.backup_losses import damaged_layers, still_whole
+from layerstore.operations.backup_losses import damaged_layers, missing_blobs, still_whole
 from layerstore.operations.backup_packs import PackCopier
-from layerstore.operations.backup_raw import bring_raw, raw_encodings, remove_other_raw
+from layerstore.operations.backup_raw import RawCopier
 from layerstore.operations.survey import pack_files
 from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Index, Transaction, index_in_use
@@ -69,6 +69,13 @@ class BackupReport:
     that an earlier backup had."""
     layers_damaged: tuple[Digest, ...] = ()
     """Layers that cannot be pulled from the copy: neither the store nor an earlier backup has them whole."""
+    encodings_damaged: tuple[Digest, ...] = ()
+    """Encodings that cannot be read from the copy, in the same way."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing of the store was found to be damaged."""
+        return not (self.packs_damaged or self.layers_damaged or self.encodings_damaged)
 
 
 def backup(store: OpenedStore, target: Path, on_progress: OnProgress | None) -> BackupReport:
@@ -163,9 +170,9 @@ class _Backup:
             index = Index(new.root, read_only=True)
             try:
                 with index.read() as transaction:
-                    copier, damaged = self._copy_packs(transaction, packs, new)
-                    raw = raw_encodings(transaction)
-                    bytes_raw = bring_raw(raw, self._store.layout, self._target)
+                    raw = RawCopier(transaction, self._store.layout, self._target)
+                    raw.bring()
+                    copier, damaged = self._copy_packs(transaction, packs, new, raw)
             finally:
                 index.close()
             index_size = (new.root / "data.mdb").stat().st_size
@@ -174,15 +181,16 @@ class _Backup:
         finally:
             shutil.rmtree(new.root, ignore_errors=True)
         removed = self._remove_others(set(packs))
-        remove_other_raw(raw, self._target)
+        raw.remove_others()
         copier.cut_tails(packs)
         return BackupReport(
             packs_copied=copier.packs_copied,
             packs_removed=removed,
-            bytes_copied=copier.bytes_copied + bytes_raw + index_size,
-            bytes_total=sum(packs.values()) + sum(raw.values()) + index_size,
+            bytes_copied=copier.bytes_copied + raw.bytes_copied + index_size,
+            bytes_total=sum(packs.values()) + raw.bytes_total + index_size,
             packs_damaged=tuple(copier.damaged),
             layers_damaged=tuple(damaged),
+            encodings_damaged=tuple(raw.damaged),
         )
 
     def _copy_index(self, new: Path) -> dict[int, int]:
@@ -202,7 +210,7 @@ class _Backup:
         return packs
 
     def _copy_packs(
-        self, transaction: Transaction, packs: dict[int, int], new: Layout
+        self, transaction: Transaction, packs: dict[int, int], new: Layout, raw: RawCopier
     ) -> tuple[PackCopier, list[Digest]]:
         """Bring all packs; the layers that are damaged in the copy. Raises if the earlier backup has one of them."""
         copier = PackCopier(transaction, self._store.layout, self._target, new, self._store.config.store_id)
@@ -218,7 +226,8 @@ class _Backup:
         if copier.damaged and not self._is_covered:
             self._refuse_if_collected(packs)
         damaged = damaged_layers(transaction, copier.frames_damaged)
-        self._refuse_losses(still_whole(self._target, damaged))
+        missing = missing_blobs(transaction)
+        self._refuse_losses(still_whole(self._target, [*damaged, *raw.damaged, *missing]))
         return copier, damaged
 
     def _refuse_if_collected(self, packs: dict[int, int]) -> None:
@@ -234,9 +243,9 @@ class _Backup:
             store, target = self._store.layout.root, self._target.root
             more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
             raise ContentDamagedError(
-                f"the store has lost layers that the earlier backup at {target} still has: {layers[0]}{more}. The "
-                f"backup was left as it was. Run `layerstore --store {store} repair --from {target}` (a layer that is "
-                "missing altogether must be pushed again) and then back up again, or back up to another folder"
+                f"the store has lost layers or blobs that the earlier backup at {target} still has: {layers[0]}{more}. "
+                f"The backup was left as it was. Run `layerstore --store {store} repair --from {target}` (a layer that "
+                "is missing altogether must be pushed again) and then back up again, or back up to another folder"
             )
 
     def _switch(self, new: Path) -> None:

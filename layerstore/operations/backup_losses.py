@@ -7,11 +7,13 @@ from contextlib import suppress
 from layerstore.digest import Digest
 from layerstore.errors import DamagedError
 from layerstore.operations.closure import stored_closure
+from layerstore.operations.raw_files import raw_path
 from layerstore.storage.frames import FrameReader
 from layerstore.storage.index import Index, Transaction
 from layerstore.storage.layout import Layout
 from layerstore.storage.packs import PackReader
 from layerstore.storage.recipe import Run, decode_segment
+from layerstore.storage.records import EncodingState
 
 _NUMBER = struct.Struct(">Q")
 
@@ -33,10 +35,20 @@ def damaged_layers(transaction: Transaction, frames_damaged: set[int]) -> list[D
     return found
 
 
-def still_whole(layout: Layout, diff_ids: list[Digest]) -> list[Digest]:
-    """Which of these layers the store at ``layout`` has whole. One whose index is damaged has none."""
+def missing_blobs(transaction: Transaction) -> list[Digest]:
+    """The blobs that manifests name and that are not there. Perhaps they never were: then nobody has lost them."""
+    named = {
+        digest
+        for image in [*transaction.images, *transaction.trash]
+        for digest in stored_closure(transaction, image).blob_digests
+    }
+    return [one for one in sorted(named) if one not in transaction.layers and one not in transaction.encodings]
+
+
+def still_whole(layout: Layout, digests: list[Digest]) -> list[Digest]:
+    """Which of these layers and encodings the store at ``layout`` has whole. One whose index is damaged has none."""
     found: list[Digest] = []
-    if not diff_ids or not layout.config.exists():
+    if not digests or not layout.config.exists():
         return found
     with suppress(DamagedError):
         index = Index(layout.index, read_only=True)
@@ -44,11 +56,25 @@ def still_whole(layout: Layout, diff_ids: list[Digest]) -> list[Digest]:
         try:
             frames = FrameReader(index, packs)
             with index.read() as transaction:
-                found += [one for one in diff_ids if _is_whole(transaction, frames, one)]
+                found += [
+                    one
+                    for one in digests
+                    if _is_whole(transaction, frames, one) or _has_encoding(transaction, frames, layout, one)
+                ]
         finally:
             packs.close()
             index.close()
     return found
+
+
+def _has_encoding(transaction: Transaction, frames: FrameReader, layout: Layout, digest: Digest) -> bool:
+    record = transaction.encodings.get(digest)
+    if record is None:
+        return False
+    if record.state is EncodingState.RAW:
+        path = raw_path(layout, digest)
+        return path.exists() and path.stat().st_size == record.size
+    return _is_whole(transaction, frames, record.diff_id)
 
 
 def _is_whole(transaction: Transaction, frames: FrameReader, diff_id: Digest) -> bool:

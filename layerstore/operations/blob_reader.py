@@ -1,139 +1,149 @@
 """Reading blobs: the exact bytes of a layer or of an encoding, from whatever they are kept in.
 
-Every byte is verified before it leaves. Whoever reads a blob from its beginning gets its last block only when the
-digest of all is right. A part of one comes from a file that was compared as a whole, or is made of verified frames.
+Whoever reads a blob from its beginning gets its last block only when the digest of all is right. A part of one is made
+of frames that are verified, or comes from a file that was compared as a whole, once as long as nobody changed it.
 """
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from layerstore.digest import Digest, hasher
 from layerstore.encodings.recipe import Recipe
 from layerstore.encodings.regenerate import regenerate
-from layerstore.errors import BlobNotFoundError, ContentDamagedError, DigestMismatchError
-from layerstore.operations.encoding_cache import add_to_cache, cached, forget_cached, is_cacheable
+from layerstore.errors import BlobNotFoundError, ContentDamagedError, DigestMismatchError, InvalidOptionError
+from layerstore.operations.encoding_cache import cached_file, forget_cached, through_cache
 from layerstore.operations.pull import layer_blocks, layer_blocks_from, verified
-from layerstore.operations.raw_files import file_blocks, new_file, raw_path
+from layerstore.operations.raw_files import file_blocks, raw_path
 from layerstore.operations.reader import Reader
 from layerstore.storage.opened import OpenedStore
-from layerstore.storage.records import EncodingRecord, EncodingState
+from layerstore.storage.records import BlobRecord, EncodingRecord, EncodingState, LayerRecord
 
 _VERIFIED_MAX = 1024
 
 
-def blob_size(store: OpenedStore, digest: Digest) -> int:
-    """The bytes of a blob. Raises `BlobNotFoundError`."""
+@dataclass(frozen=True, slots=True)
+class FoundBlob:
+    """What the store has under a digest; the first that is not None gives its bytes."""
+
+    layer: LayerRecord | None
+    encoding: EncodingRecord | None
+    document: BlobRecord | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        if self.layer is not None:
+            return self.layer.size
+        if self.encoding is not None:
+            return self.encoding.size
+        return 0 if self.document is None else len(self.document.data)
+
+
+def find_blob(store: OpenedStore, digest: Digest) -> FoundBlob:
+    """What the store has under a digest. Raises `BlobNotFoundError`."""
     with store.index.read() as transaction:
-        encoding = transaction.encodings.get(digest)
-        if encoding is not None:
-            return encoding.size
-        layer = transaction.layers.get(digest)
-        if layer is not None:
-            return layer.size
-        document = transaction.blobs.get(digest)
-    if document is None:
+        found = FoundBlob(
+            transaction.layers.get(digest), transaction.encodings.get(digest), transaction.blobs.get(digest)
+        )
+    if found == FoundBlob(None, None, None):
         raise BlobNotFoundError(f"the store has no blob {digest}")
-    return len(document.data)
+    return found
 
 
 def read_document(store: OpenedStore, digest: Digest) -> bytes:
     """The exact bytes of a manifest, index or config. Raises `BlobNotFoundError`."""
-    with store.index.read() as transaction:
-        record = transaction.blobs.get(digest)
-    if record is None:
+    document = find_blob(store, digest).document
+    if document is None:
         raise BlobNotFoundError(f"the store has no document {digest}")
-    return record.data
+    return document.data
 
 
 def blob_blocks(store: OpenedStore, digest: Digest, start: int = 0, threads: int = 1) -> Iterator[bytes]:
-    """A blob's bytes from byte ``start`` on, in blocks of about 1 MiB at most.
+    """A blob's bytes from byte ``start`` on, in blocks of about 1 MiB at most; none from its end on.
 
     ``threads`` is how many may make a part of it at once, where it has to be made again. Raises `BlobNotFoundError`,
-    `EncoderUnavailableError` where that cannot be done here, and `ContentDamagedError`.
+    `EncoderUnavailableError` where that cannot be done here, `ContentDamagedError`, and `InvalidOptionError` for a
+    negative start.
     """
+    if start < 0:
+        raise InvalidOptionError(f"a blob has no byte {start}")
+    found = find_blob(store, digest)
+    if start and start >= found.size:
+        return
+    if found.layer is not None:
+        yield from _layer_bytes(store, digest, start)
+    elif found.encoding is not None:
+        yield from encoding_blocks(store, digest, start, threads)
+    elif found.document is not None:
+        yield found.document.data[start:]
+
+
+def encoding_blocks(
+    store: OpenedStore, digest: Digest, start: int = 0, threads: int = 1, *, cached: bool = True
+) -> Iterator[bytes]:
+    """The bytes of an encoding; if not ``cached``, from what the store vouches for alone. Raises as `blob_blocks`."""
     while True:
-        with store.index.read() as transaction:
-            layer = transaction.layers.get(digest)
-            encoding = transaction.encodings.get(digest)
-            document = transaction.blobs.get(digest) if layer is None and encoding is None else None
-        if layer is not None:
-            yield from _layer_bytes(store, digest, start)
-        elif document is not None:
-            yield document.data[start:]
-        elif encoding is None:
-            raise BlobNotFoundError(f"the store has no blob {digest}")
-        elif encoding.state is EncodingState.PLAIN:
+        encoding = _encoding(store, digest)
+        if encoding.state is EncodingState.PLAIN:
             yield from _layer_bytes(store, encoding.diff_id, start)
         elif encoding.state is EncodingState.RECIPE:
-            yield from _made_again(store, digest, encoding, start, threads)
+            yield from _made_again(store, digest, encoding, start, threads, cached=cached)
         else:
             try:
                 blocks = _file_bytes(raw_path(store.layout, digest), digest, start)
                 first = next(blocks, b"")
             except FileNotFoundError:
-                if _is_still_raw(store, digest):
+                if _encoding(store, digest).state is EncodingState.RAW:
                     raise ContentDamagedError(
                         f"the raw file of encoding {digest} is missing; import its image again, or repair the store"
                     ) from None
-                continue  # proved or dropped just now
+                continue  # proved just now
             yield first
             yield from blocks
         return
 
 
-def _is_still_raw(store: OpenedStore, digest: Digest) -> bool:
-    with store.index.read() as transaction:
-        encoding = transaction.encodings.get(digest)
-    return encoding is not None and encoding.state is EncodingState.RAW
+def _encoding(store: OpenedStore, digest: Digest) -> EncodingRecord:
+    encoding = find_blob(store, digest).encoding
+    if encoding is None:
+        raise BlobNotFoundError(f"the store has no encoding {digest}")
+    return encoding
 
 
 def _layer_bytes(store: OpenedStore, diff_id: Digest, start: int) -> Iterator[bytes]:
     return layer_blocks(store, diff_id) if start == 0 else layer_blocks_from(store, diff_id, start)
 
 
-def made_blocks(store: OpenedStore, digest: Digest) -> Iterator[bytes]:
-    """The whole blob from what the store vouches for, never from the cache."""
-    with store.index.read() as transaction:
-        encoding = transaction.encodings.get(digest)
-    if encoding is None or encoding.state is not EncodingState.RECIPE:
-        yield from blob_blocks(store, digest)
-        return
-    yield from _whole(_regenerated(store, encoding, 0, 1), digest)
-
-
-def _regenerated(store: OpenedStore, encoding: EncodingRecord, start: int, threads: int) -> Iterator[bytes]:
-    recipe = Recipe.from_bytes(encoding.recipe)
-    return regenerate(recipe, lambda offset: layer_blocks_from(store, encoding.diff_id, offset), start, threads)
-
-
 def _made_again(
-    store: OpenedStore, digest: Digest, encoding: EncodingRecord, start: int, threads: int
+    store: OpenedStore, digest: Digest, encoding: EncodingRecord, start: int, threads: int, *, cached: bool
 ) -> Iterator[bytes]:
-    path = cached(store, digest, encoding.size)
+    path = cached_file(store, digest, encoding.size) if cached else None
     if path is not None:
         try:
             blocks = _file_bytes(path, digest, start)
             first = next(blocks, b"")
-        except FileNotFoundError:
+        except OSError:
             pass  # it had to make room just now
         except ContentDamagedError:
             forget_cached(store, digest)
         else:
-            yield first
-            yield from blocks
+            try:
+                yield first
+                yield from blocks
+            except ContentDamagedError:
+                forget_cached(store, digest)
+                raise
             return
-    blocks = _regenerated(store, encoding, start, threads)
+    recipe = Recipe.from_bytes(encoding.recipe)
+    blocks = regenerate(recipe, lambda offset: layer_blocks_from(store, encoding.diff_id, offset), start, threads)
     if start:
         yield from blocks
-        return
-    whole = _whole(blocks, digest)
-    if not is_cacheable(store, encoding.size):
-        yield from whole
-        return
-    with new_file(store.layout.cache) as file:
-        yield from file.tee(whole)
-        add_to_cache(store, digest, file)
+    elif cached:
+        yield from through_cache(store, digest, encoding.size, _whole(blocks, digest))
+    else:
+        yield from _whole(blocks, digest)
 
 
 def _whole(blocks: Iterator[bytes], digest: Digest) -> Iterator[bytes]:
@@ -170,7 +180,7 @@ class BlobReader(Reader):
     """A blob as a seekable, read-only binary file. To seek and read on may mean to make a part of it again."""
 
     def __init__(self, store: OpenedStore, digest: Digest) -> None:
-        super().__init__(blob_size(store, digest))
+        super().__init__(find_blob(store, digest).size)
         self._store = store
         self.digest = digest
         self._blocks: Iterator[bytes] | None = None

@@ -7,17 +7,29 @@ A blob that is gzip or zstd is decoded into its layer, which is deduplicated lik
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import Self
 
 from layerstore.decoding import decode, detect
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, LayerNotFoundError, OversizedError, UndecodableError
-from layerstore.operations.keeping import images_of, release
-from layerstore.operations.push import Decoder, Report, push_blocks
+from layerstore.errors import (
+    BlobNotFoundError,
+    DamagedError,
+    DigestMismatchError,
+    LayerNotFoundError,
+    OversizedError,
+    UndecodableError,
+)
+from layerstore.operations.keeping import has_lost, loosen, release
+from layerstore.operations.layer_reader import LayerReader
+from layerstore.operations.push import Decoder, Pushed, Report, push_blocks
 from layerstore.operations.raw_files import NewFile, new_file, raw_path, raw_size
 from layerstore.operations.source import Source, open_source
 from layerstore.operations.upload import Holder, UploadTotals, hold_layer
 from layerstore.progress import OnProgress
 from layerstore.storage.index import Transaction
+from layerstore.storage.leases import Session
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import RecordKind
 from layerstore.storage.records import EncodingRecord, EncodingState, Place
@@ -28,6 +40,7 @@ _RATIO_MAX = 1100
 """What gzip cannot exceed (RFC 1951: 258 bytes take two bits at least). zstd can: then it is no layer."""
 _FREE_SIZE = 64 << 20
 """So much may come out of a blob of any size."""
+_HEAD_SIZE = 16
 _NO_PLACE = Place(0, 0, 0)
 
 
@@ -59,11 +72,11 @@ def push_blob(
     report = Report(on_progress, source)
     if detect(source.peek()) is None:
         return _push_plain(store, source, digest, holder, report)
-    with new_file(store.layout.raw) as raw:
+    with new_file(store.layout.raw) as raw, _LayerHold(store, holder) as hold:
         try:
             limit = _Limit(raw)
-            decoder: Decoder = lambda blocks: limit.check(decode(raw.tee(blocks)))  # noqa: E731
-            pushed = push_blocks(store, report.count(source.blocks()), decoder, holder, digest, report)
+            decoder: Decoder = lambda blocks: limit.check(_decode(raw.tee(blocks)))  # noqa: E731
+            pushed = hold.push(report.count(source.blocks()), decoder, digest, report)
         except UndecodableError:
             for block in report.count(source.blocks()):
                 raw.write(block)
@@ -76,11 +89,53 @@ def push_blob(
 
 
 def _push_plain(store: OpenedStore, source: Source, digest: Digest, holder: Holder, report: Report) -> PushedBlob:
-    pushed = push_blocks(store, report.count(source.blocks()), None, holder, digest, report)
-    if pushed.diff_id != digest:  # of another algorithm
-        record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, pushed.size, EncodingState.PLAIN)
-        add_encoding(store, digest, record, holder, None)
+    if digest.algorithm == "sha256":
+        pushed = push_blocks(store, report.count(source.blocks()), None, holder, digest, report)
+    else:
+        with _LayerHold(store, holder) as hold:
+            pushed = hold.push(report.count(source.blocks()), None, digest, report)
+            record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, pushed.size, EncodingState.PLAIN)
+            add_encoding(store, digest, record, holder, None)
     return PushedBlob(digest, pushed.diff_id, pushed.size, pushed.already_present, pushed.totals)
+
+
+class _LayerHold:
+    """Holds the layer of a blob until its encoding does, by a session of its own: no other hold on it is touched.
+
+    What is pushed under a lease stays held by that.
+    """
+
+    def __init__(self, store: OpenedStore, holder: Holder) -> None:
+        self._store = store
+        self._holder = holder
+        self._session: Session | None = None
+        self._diff_id: Digest | None = None
+
+    def push(self, blocks: Iterable[bytes], decoder: Decoder | None, digest: Digest, report: Report) -> Pushed:
+        """`push_blocks`; the layer is held until the block of the context manager is left."""
+        pushed = push_blocks(self._store, blocks, decoder, self._holder, digest, report)
+        self._diff_id = pushed.diff_id
+        return pushed
+
+    def __enter__(self) -> Self:
+        if not self._holder.is_lease:
+            self._session = Session(self._store.layout.leases)
+            self._holder = Holder(self._session.name, False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is None:
+            return
+        if self._diff_id is not None:
+            self._store.index.write(partial(_end_hold, diff_id=self._diff_id, holder=self._holder))
+        self._session.end()
+
+
+def _decode(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    # What follows the last member is part of the blob and not of the layer, as for the tools that unpack it.
+    return decode(blocks, ignore_trailing=True)
 
 
 @dataclass(slots=True)
@@ -99,26 +154,80 @@ class _Limit:
             yield block
 
 
+def push_again(store: OpenedStore, digest: Digest) -> bool:
+    """Push what the raw file of a blob holds, so that its layer is whole again; whether the file was right.
+
+    Who finds the layer or the encoding missing gets both back, held by nobody but a session that has ended.
+    """
+    session = Session(store.layout.leases)
+    try:
+        with open_source(raw_path(store.layout, digest)) as source:
+            report = Report(None, source)
+            holder = Holder(session.name, False)
+            pushed = push_blocks(store, source.blocks(), _decode, holder, digest, report)
+        with store.index.read() as transaction:
+            is_encoding = digest in transaction.encodings
+        if not is_encoding:
+            record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, source.size or 0, EncodingState.RAW)
+            add_encoding(store, digest, record, holder, None)
+        store.index.write(partial(_end_hold, diff_id=pushed.diff_id, holder=holder))
+    except (DigestMismatchError, UndecodableError, FileNotFoundError):
+        return False
+    finally:
+        session.end()
+    return True
+
+
+def _end_hold(transaction: Transaction, diff_id: Digest, holder: Holder) -> None:
+    layer = transaction.layers.get(diff_id)
+    if layer is not None:
+        transaction.holds.delete((layer.number, holder.name))
+        loosen(transaction, diff_id, layer.number)
+
+
 def keep_blob(store: OpenedStore, digest: Digest, holder: Holder) -> bool:
-    """Whether the store has a blob whole; if so, it is held. False also for one that a push would mend."""
+    """Whether the store has a blob whole; if so, it is held.
+
+    False also for one that a push would mend, and for a compressed blob that is only kept as the bytes it is.
+    """
 
     def change(transaction: Transaction) -> bool:
-        if len(transaction.lost):
-            return False  # chunks are missing somewhere: what is pushed anew brings them back
-        layer = transaction.layers.get(digest)
+        layer, encoding = transaction.layers.get(digest), transaction.encodings.get(digest)
+        if encoding is not None:
+            its_layer = transaction.layers.get(encoding.diff_id)
+            if its_layer is None or has_lost(transaction, its_layer.number) or _lacks_file(store, digest, encoding):
+                return False
+            hold_layer(transaction, digest, encoding.number, holder)
+        elif layer is None or has_lost(transaction, layer.number):
+            return False
         if layer is not None:
             hold_layer(transaction, digest, layer.number, holder)
-            return True
-        encoding = transaction.encodings.get(digest)
-        if encoding is None or _lacks_file(store, digest, encoding):
-            return False
-        hold_layer(transaction, digest, encoding.number, holder)
         return True
 
     with store.index.read() as transaction:
-        if digest not in transaction.layers and digest not in transaction.encodings:
+        is_encoding = digest in transaction.encodings
+        if not is_encoding and digest not in transaction.layers:
             return False
+    if not is_encoding and _looks_compressed(store, digest):
+        return False
     return store.index.write(change)
+
+
+def _looks_compressed(store: OpenedStore, diff_id: Digest) -> bool:
+    try:
+        with LayerReader(store, diff_id) as reader:
+            return detect(reader.read(_HEAD_SIZE) or b"") is not None
+    except (LayerNotFoundError, DamagedError):
+        return True
+
+
+def has_blob(store: OpenedStore, digest: Digest) -> bool:
+    """Whether the store has a layer or encoding, as far as can be seen without reading it."""
+    with store.index.read() as transaction:
+        if digest in transaction.layers:
+            return True
+        encoding = transaction.encodings.get(digest)
+    return encoding is not None and not _lacks_file(store, digest, encoding)
 
 
 def blob_layer(store: OpenedStore, digest: Digest) -> tuple[Digest, int] | None:
@@ -172,15 +281,12 @@ def _lacks_file(store: OpenedStore, digest: Digest, record: EncodingRecord) -> b
 
 
 def release_blob(store: OpenedStore, digest: Digest) -> None:
-    """End the holds of whoever pushed the encoding, and its layer. Raises `LayerInUseError` if images use it."""
+    """End the holds of whoever pushed the encoding. Raises `LayerInUseError` if images use it."""
 
     def change(transaction: Transaction) -> None:
         record = transaction.encodings.get(digest)
         if record is None:
             raise BlobNotFoundError(f"the store has no encoding {digest}")
         release(transaction, "encoding", digest, record.number)
-        layer = transaction.layers.get(record.diff_id)
-        if layer is not None and not images_of(transaction, layer.number):
-            release(transaction, "layer", record.diff_id, layer.number)
 
     store.index.write(change)

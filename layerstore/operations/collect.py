@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from layerstore.digest import Digest
-from layerstore.operations.closure import kept_by, stored_closure
+from layerstore.operations.closure import Closure, kept_by, stored_closure
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.keeping import drop_encoding, drop_layer, drop_upload, is_kept, loosen
 from layerstore.operations.leases import end_lease, expired_leases
+from layerstore.operations.linking import named_blobs
 from layerstore.operations.raw_files import remove_orphans, remove_raw
 from layerstore.operations.rewrite import PackCollector
 from layerstore.progress import OnProgress, Progress
@@ -141,10 +142,12 @@ class _Collection:
         self._store.index.reader_check()
         self._packs.remove_orphans()
         remove_leftovers(self._store.layout)
-        self._raw_bytes += remove_orphans(self._store)
+        remove_orphans(self._store, lambda: named_blobs(self._store))
         self._tell("images")
         for digest, deleted in zip(plan.images, plan.deletions, strict=True):
-            self._images += self._write_journal(partial(self._drop_image, digest=digest, deleted=deleted))
+            closure = self._closure(digest)
+            if closure is not None:
+                self._images += self._write_journal(partial(self._drop_image, closure=closure, deleted=deleted))
         self._expire_leases()
         self._drop_encodings(plan.encodings)
         self._drop_layers(plan.layers)
@@ -173,11 +176,16 @@ class _Collection:
     def _write_journal(self, change: Callable[[Transaction], int]) -> int:
         return self._store.journal.write(self._store.index, change)
 
-    def _drop_image(self, transaction: Transaction, digest: Digest, deleted: int) -> int:
+    def _closure(self, digest: Digest) -> Closure | None:
+        # It never changes, and to parse it takes too long for the writer lock; None: the image is gone.
+        with self._store.index.read() as transaction:
+            return stored_closure(transaction, digest) if digest in transaction.trash else None
+
+    def _drop_image(self, transaction: Transaction, closure: Closure, deleted: int) -> int:
+        digest = closure.root
         record = transaction.trash.get(digest)
         if record is None or record.deleted != deleted:
             return 0  # brought back meanwhile
-        closure = stored_closure(transaction, digest)
         transaction.trash.delete(digest)
         for blob in closure.documents:
             self._packs.drop_blob(transaction, blob)

@@ -1,55 +1,75 @@
 """The cache: encodings that were made again, kept as files for the next who asks, up to a budget.
 
-It is no part of what the store vouches for: every file in it can go at any time, and is compared with its digest
-before a byte of it leaves.
+It is no part of what the store vouches for: every file in it can go at any time, is compared with its digest like any
+other, and where it cannot be written, reading goes on without it.
 """
 
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from layerstore.digest import Digest
-from layerstore.operations.raw_files import NewFile, file_name
-from layerstore.storage.layout import translate_os_errors
+from layerstore.errors import LayerstoreError
+from layerstore.operations.raw_files import NewFile, file_name, new_file
 from layerstore.storage.opened import OpenedStore
 
 
-def cached(store: OpenedStore, digest: Digest, size: int) -> Path | None:
+def cached_file(store: OpenedStore, digest: Digest, size: int) -> Path | None:
     """The file of an encoding, if the cache has it; it counts as used now."""
     path = store.layout.cache / file_name(digest)
     try:
-        if path.stat().st_size == size:
-            with suppress(OSError):  # a store on a read-only disk
-                os.utime(path)
-            return path
-    except FileNotFoundError:
-        pass
-    return None
+        status = path.stat()
+    except OSError:
+        return None
+    if status.st_size != size:
+        return None
+    if not store.read_only:
+        with suppress(OSError):
+            # The time of its last change stays: it is part of what tells that the file was compared before.
+            os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))
+    return path
 
 
-def is_cacheable(store: OpenedStore, size: int) -> bool:
-    """Whether an encoding of ``size`` bytes may be put into the cache."""
-    return not store.read_only and size <= store.config.encoding_cache_max
+def through_cache(store: OpenedStore, digest: Digest, size: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Give the blocks on, and put them into the cache if they come to their end. No room for that is no error."""
+    if store.read_only or not _make_room(store, size):
+        yield from blocks
+        return
+    with ExitStack() as stack:
+        file: NewFile | None = None
+        with suppress(LayerstoreError):
+            file = stack.enter_context(new_file(store.layout.cache))
+            file.reserve(size)  # so that others who look for room see what it is going to take
+        for block in blocks:
+            if file is not None:
+                try:
+                    file.write(block)
+                except LayerstoreError:
+                    file = None
+            yield block
+        if file is not None:
+            with suppress(LayerstoreError):
+                file.install(store.layout.cache / file_name(digest))
 
 
-def add_to_cache(store: OpenedStore, digest: Digest, file: NewFile) -> None:
-    """Put a whole, compared file into the cache; those that were not used for longest make room for it."""
-    path = store.layout.cache / file_name(digest)
-    with translate_os_errors(f"cannot write {path}"):
-        file.path.replace(path)
-        file.path = path
-    trim_cache(store)
-
-
-def trim_cache(store: OpenedStore) -> None:
-    """Remove the files that were not used for longest, until the rest is within the budget."""
+def _make_room(store: OpenedStore, size: int) -> bool:
+    """Remove what was not used for longest until ``size`` more bytes are within the budget. False: they never are."""
+    budget = store.config.encoding_cache_max
+    if size > budget:
+        return False
     files = sorted(_files(store))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in files:
-        if total <= store.config.encoding_cache_max:
-            return
-        path.unlink(missing_ok=True)
-        total -= size
+    total = sum(used for _, used, _ in files) + size
+    for _, used, path in files:
+        if total <= budget:
+            break
+        if path.name.startswith("new-"):
+            continue  # somebody fills it just now
+        with suppress(OSError):
+            path.unlink()
+            total -= used
+    return total <= budget
 
 
 def cache_size(store: OpenedStore) -> int:
@@ -59,16 +79,17 @@ def cache_size(store: OpenedStore) -> int:
 
 def forget_cached(store: OpenedStore, digest: Digest) -> None:
     """Remove a file that turned out to be damaged."""
-    (store.layout.cache / file_name(digest)).unlink(missing_ok=True)
+    if not store.read_only:
+        with suppress(OSError):
+            (store.layout.cache / file_name(digest)).unlink()
 
 
 def _files(store: OpenedStore) -> list[tuple[int, int, Path]]:
+    """When each file was used last, its bytes, its path; those on their way in are among them."""
     found = []
-    with translate_os_errors(f"cannot read {store.layout.cache}"):
+    with suppress(OSError):
         for path in store.layout.cache.iterdir():
-            if path.name.startswith("new-"):
-                continue
             with suppress(FileNotFoundError):
                 status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
+                found.append((status.st_atime_ns, status.st_size, path))
     return found

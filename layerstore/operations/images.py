@@ -17,6 +17,7 @@ from layerstore.errors import (
     TagNotFoundError,
 )
 from layerstore.oci.documents import Index, parse_image
+from layerstore.oci.media_types import LAYER_COMPRESSIONS
 from layerstore.oci.reference import DEFAULT_TAG, Reference
 from layerstore.operations.closure import Closure, gather, kept_by
 from layerstore.operations.counting import mark_dead
@@ -112,9 +113,11 @@ def put_image(
 def _closure_of(store: OpenedStore, digest: Digest, given: list[bytes]) -> Closure:
     """Everything that hangs on the image, of what was given and what the store has; checked."""
     by_digest: dict[Digest, bytes] = {}
+    algorithms: set[str] = set()
 
     def read(wanted: Digest) -> bytes | None:
-        if not by_digest or wanted.algorithm not in {one.algorithm for one in by_digest}:
+        if wanted.algorithm not in algorithms:
+            algorithms.add(wanted.algorithm)
             by_digest.update({Digest.of(data, wanted.algorithm): data for data in given})
         data = by_digest.get(wanted)
         if data is None:
@@ -189,8 +192,11 @@ def _take_contents(transaction: Transaction, closure: Closure, holders_over: set
     for blob in closure.blobs:
         digest = blob.descriptor.digest
         encoding = transaction.encodings.get(digest)
-        if encoding is not None and blob.diff_id is not None and encoding.diff_id != blob.diff_id:
-            raise InvalidManifestError(f"blob {digest} decodes to {encoding.diff_id}; the config says {blob.diff_id}")
+        actual = encoding.diff_id if encoding is not None else None
+        if actual is None and LAYER_COMPRESSIONS.get(blob.descriptor.media_type) == "none":
+            actual = digest if digest.algorithm == "sha256" else None
+        if actual is not None and blob.diff_id is not None and actual != blob.diff_id:
+            raise InvalidManifestError(f"blob {digest} decodes to {actual}; the config says {blob.diff_id}")
         if blob.diff_id is None and not blob.may_be_missing and encoding is None and digest not in transaction.layers:
             raise LayerNotFoundError(f"the store has no blob {digest}; push it before you make an image of it")
     for number in kept_by(transaction, closure):

@@ -11,6 +11,7 @@ from layerstore.errors import LayerInUseError
 from layerstore.operations.counting import mark_dead
 from layerstore.storage.index import Transaction
 from layerstore.storage.journal import Event, drop_layer_event
+from layerstore.storage.recipe import decode_segment
 from layerstore.storage.records import UNTIL_RELEASED, EncodingRecord, LayerRecord
 
 
@@ -71,6 +72,19 @@ def end_holds(transaction: Transaction, lease: bytes, count: int) -> bool:
         transaction.holds.delete((number, lease))
         loosen(transaction, diff_id, number)
     return len(held) < count
+
+
+def has_lost(transaction: Transaction, number: int) -> bool:
+    """Whether a layer lacks chunks that were found damaged."""
+    if not len(transaction.lost):
+        return False
+    frames = {frame for _, (frame, _) in transaction.lost.items()}
+    return any(
+        run.frame in frames
+        for (owner, _), record in transaction.recipes.items_with_prefix(number.to_bytes(8, "big"))
+        if owner == number
+        for run in decode_segment(record.data).runs
+    )
 
 
 def drop_upload(transaction: Transaction, number: int) -> bool:

@@ -3,18 +3,20 @@
 Compressed bytes share nothing with each other, so that cutting them into chunks would only cost; and a file gives its
 room back the moment that it is no longer needed.
 
-A file is put in place and removed only inside a write transaction that looks at the encoding's record: so a file that
-has just come cannot fall to one who saw that there was none. What a crash leaves without a record is an orphan.
+A file is put in place and removed only inside a write transaction that looks at the encoding's record, and not removed
+while its writer has it locked: so a file that has just come cannot fall to one who saw that there was none. What a
+crash leaves without a record is an orphan.
 """
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from layerstore.digest import Digest, hasher
+from layerstore.errors import InvalidDigestError
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import Layout, sync_directory, sync_file, translate_os_errors
 from layerstore.storage.leases import LiveLeases
@@ -22,11 +24,21 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import EncodingState
 
 _BLOCK_SIZE = 1 << 20
+_NEW = "new-"
 
 
 def file_name(digest: Digest) -> str:
     """What the file of a blob is called, in ``raw`` and in ``cache``."""
     return f"{digest.algorithm}-{digest.encoded}"
+
+
+def digest_of_file(path: Path) -> Digest | None:
+    """The inverse of `file_name`; None for a file of another kind."""
+    algorithm, _, encoded = path.name.partition("-")
+    try:
+        return Digest(f"{algorithm}:{encoded}")
+    except InvalidDigestError:
+        return None
 
 
 def raw_path(layout: Layout, digest: Digest) -> Path:
@@ -64,6 +76,7 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._pid = os.getpid()
         self._descriptor = _create_locked(path)
         self.size = 0
 
@@ -75,6 +88,11 @@ class NewFile:
                 written = os.write(self._descriptor, view)
                 self.size += written
                 view = view[written:]
+
+    def reserve(self, size: int) -> None:
+        """Give it the size that it is going to have."""
+        with translate_os_errors(f"cannot write {self.path}"):
+            os.ftruncate(self._descriptor, size)
 
     def tee(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Give every block on, and keep it."""
@@ -96,8 +114,8 @@ class NewFile:
                 sync_directory(target.parent)
 
     def close(self, *, remove: bool) -> None:
-        """Close it; with ``remove``, as if it had never been."""
-        if remove:
+        """Close it; with ``remove``, as if it had never been. A process that was forked takes nothing away."""
+        if remove and self._pid == os.getpid():
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -117,7 +135,7 @@ def _create_locked(path: Path) -> int:
 def new_file(folder: Path) -> Iterator[NewFile]:
     """A file that is gone at the end unless it was installed."""
     with translate_os_errors(f"cannot make a file in {folder}"):
-        file = NewFile(folder / f"new-{uuid4().hex}")
+        file = NewFile(folder / f"{_NEW}{uuid4().hex}")
     path = file.path
     try:
         yield file
@@ -138,40 +156,68 @@ def remove_raw(store: OpenedStore, digest: Digest) -> int:
     path = raw_path(store.layout, digest)
     if not path.exists() or LiveLeases.look(store.layout.leases).everything:
         return 0
+    # Only the name goes while the lock is held: giving back the room of a large file takes a second.
+    aside = store.layout.raw / f"{_NEW}{uuid4().hex}"
 
     def change(transaction: Transaction) -> int:
         record = transaction.encodings.get(digest)
         if record is not None and record.state is EncodingState.RAW:
             return 0
-        try:
-            size = path.stat().st_size
-            path.unlink()
-        except FileNotFoundError:
-            return 0
-        return size
+        return _move_aside(path, aside)
 
     with translate_os_errors(f"cannot remove {path}"):
-        return store.index.write(change)
+        size = store.index.write(change)
+        aside.unlink(missing_ok=True)
+    return size
 
 
-def remove_orphans(store: OpenedStore) -> int:
-    """Remove raw files without a record, and what killed processes left of new ones; the bytes of the former."""
+def remove_damaged_raw(store: OpenedStore, digest: Digest) -> bool:
+    """Remove a raw file that has not the bytes of its digest, so that a push can bring them back. False: it is good."""
+    path = raw_path(store.layout, digest)
+    if is_raw_good(store, digest) or not path.exists():
+        return False
+    aside = store.layout.raw / f"{_NEW}{uuid4().hex}"
+    with translate_os_errors(f"cannot remove {path}"):
+        removed = store.index.write(lambda _: _move_aside(path, aside))
+        aside.unlink(missing_ok=True)
+    return bool(removed)
+
+
+def _move_aside(path: Path, aside: Path) -> int:
+    """Take a file's name away, unless a writer has just put it there; its bytes."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        path.replace(aside)
+        return os.fstat(descriptor).st_size
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def remove_orphans(store: OpenedStore, named: Callable[[], Container[Digest]]) -> None:
+    """Remove raw files without a record, and what killed processes left of new ones.
+
+    What images name stays (``named``): should a rebuild of the index have been cut off, `repair` makes use of it.
+    """
     layout = store.layout
     with translate_os_errors(f"cannot clean {layout.root}"):
         for folder in (layout.raw, layout.cache):
-            for path in folder.glob("new-*"):
+            for path in folder.glob(f"{_NEW}*"):
                 _remove_if_abandoned(path)
-        names = {path.name for path in layout.raw.iterdir() if not path.name.startswith("new-")}
+        digests = {digest for path in layout.raw.iterdir() if (digest := digest_of_file(path)) is not None}
     with store.index.read() as transaction:
-        needed = {
-            file_name(digest) for digest, record in transaction.encodings.items() if record.state is EncodingState.RAW
-        }
-    freed = 0
-    for name in names - needed:
-        algorithm, _, encoded = name.partition("-")
-        with suppress(ValueError):
-            freed += remove_raw(store, Digest(f"{algorithm}:{encoded}"))
-    return freed
+        records = {digest: transaction.encodings.get(digest) for digest in digests}
+    spared = named() if None in records.values() else ()
+    for digest, record in records.items():
+        if record is None and digest in spared:
+            continue
+        if record is None or record.state is not EncodingState.RAW:
+            remove_raw(store, digest)
 
 
 def _remove_if_abandoned(path: Path) -> None:

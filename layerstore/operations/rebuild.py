@@ -26,6 +26,7 @@ from layerstore.operations.closure import kept_by
 from layerstore.operations.damage import note_damage
 from layerstore.operations.forecast import dead_bytes, is_thin
 from layerstore.operations.keeping import is_kept
+from layerstore.operations.linking import adopt_raw_files, named_blobs
 from layerstore.operations.raw_files import raw_path
 from layerstore.operations.rebuild_names import (
     History,
@@ -98,11 +99,13 @@ class RebuildReport:
     """If not, names are lost, deleted images come back untagged, and deleted layers come back as held."""
     old_index: Path | None
     """Where the index from before was put. It can be deleted once the store is seen to be well."""
+    encodings_lost: tuple[Digest, ...] = ()
+    """Encodings that images name and that did not come back. Importing the image again brings them back."""
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing is lost or damaged."""
-        damage = self.chunks_lost or self.layers_damaged or self.images_damaged
+        damage = self.chunks_lost or self.layers_damaged or self.images_damaged or self.encodings_lost
         return self.journal_is_whole and not damage
 
 
@@ -113,7 +116,7 @@ def rebuild_index(path: Path, on_progress: OnProgress | None) -> RebuildReport:
     """
     layout, config = open_layout(path)
     with translate_os_errors(f"cannot rebuild the index of {path}"):
-        for folder in (layout.leases, layout.temporary, layout.packs):
+        for folder in (layout.leases, layout.temporary, layout.packs, layout.raw, layout.cache):
             folder.mkdir(exist_ok=True)
         lock = FileLock.acquire(layout.root / ".collect.lock", blocking=False, create=True)
     if lock is None:
@@ -141,6 +144,8 @@ class _Rebuild:
         self._survey = Survey()
         self._live: dict[int, int] = {}
         self._unsound: list[int] = []
+        self._unplaced: set[Digest] = set()
+        """Encodings whose layer or raw file is not there."""
 
     def run(self) -> RebuildReport:
         self._remove_leftovers()
@@ -175,7 +180,7 @@ class _Rebuild:
             sync_directory(folder)
             folder.rename(self._layout.index)
             sync_directory(self._layout.root)
-        return replace(report, chunks_lost=self._mark_lost())
+        return self._mend(report, names)
 
     def _remove_leftovers(self) -> None:
         for path in self._layout.root.glob(f"{_NEW}*"):
@@ -284,8 +289,7 @@ class _Rebuild:
             path = raw_path(self._layout, digest)
             is_whole = record.state is not EncodingState.RAW or (path.exists() and path.stat().st_size == record.size)
             if layer is None or not is_whole or digest in transaction.encodings:
-                for pack in self._survey.layer_packs[number]:
-                    transaction.graves.put((pack, number), None)
+                self._unplaced.add(digest)
                 continue
             transaction.encodings.put(digest, record)
             transaction.layer_encodings.put((layer.number, digest), None)
@@ -294,11 +298,7 @@ class _Rebuild:
         for digest, closure in names.closures.items():
             for number in kept_by(transaction, closure):
                 transaction.layer_images.put((number, digest), None)
-        numbers = [record.number for _, record in transaction.layers.items()]
-        numbers += [record.number for _, record in transaction.encodings.items()]
-        for number in numbers:
-            if not is_kept(transaction, number):
-                transaction.holds.put((number, UNKNOWN_HOLDER), UNTIL_RELEASED)
+        _hold_unowned(transaction)
 
     def _put_images(self, transaction: Transaction, names: Names) -> None:
         for digest, record in names.images.items():
@@ -375,14 +375,43 @@ class _Rebuild:
             sync_directory(self._layout.root)
         return old
 
-    def _mark_lost(self) -> int:
-        """Mark what damaged frames have lost; this writes them anew with what is still good of them."""
+    def _mend(self, report: RebuildReport, names: Names) -> RebuildReport:
+        """What the new index makes possible: mark what damaged frames have lost, bring layers back from raw files."""
         store = OpenedStore(self._layout, self._config)
         try:
             for number in self._unsound:
                 note_damage(store, number)
+            adopt_raw_files(store, self._unplaced | named_blobs(store))
+            store.index.write(_hold_unowned)
             with store.index.read() as transaction:
-                return len(transaction.lost)
+                layers = set(transaction.layers)
+                lost = tuple(
+                    digest
+                    for digest in sorted({one for closure in names.closures.values() for one in closure.blob_digests})
+                    if digest in self._unplaced and digest not in transaction.encodings and digest not in layers
+                )
+                artifacts = [
+                    ImageDamage(image, (), f"lacks blob {digest}; import it again")
+                    for image, closure in names.closures.items()
+                    for digest in closure.needed_blob_digests
+                    if digest not in layers and digest not in transaction.encodings
+                ]
+                chunks_lost = len(transaction.lost)
+            damaged = tuple(damage for damage in report.layers_damaged if damage.diff_id not in layers)
+            images = tuple(
+                damage
+                for damage in report.images_damaged
+                if damage.digest not in names.closures
+                or not layers.issuperset(names.closures[damage.digest].needed_diff_ids)
+            )
+            return replace(
+                report,
+                chunks_lost=chunks_lost,
+                layers=len(layers),
+                layers_damaged=damaged,
+                images_damaged=(*images, *artifacts),
+                encodings_lost=lost,
+            )
         finally:
             store.close()
 
@@ -411,6 +440,14 @@ class _Rebuild:
     def _tell(self, done: int, total: int, note: str) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress("rebuild-index", str(self._layout.root), done, total, "bytes", note))
+
+
+def _hold_unowned(transaction: Transaction) -> None:
+    numbers = [record.number for _, record in transaction.layers.items()]
+    numbers += [record.number for _, record in transaction.encodings.items()]
+    for number in numbers:
+        if not is_kept(transaction, number):
+            transaction.holds.put((number, UNKNOWN_HOLDER), UNTIL_RELEASED)
 
 
 def _settle_lost(

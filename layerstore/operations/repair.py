@@ -8,10 +8,12 @@ from functools import partial
 from layerstore.digest import Digest
 from layerstore.errors import ContentDamagedError, DamagedError, EncoderUnavailableError, NotFoundError
 from layerstore.operations.blob_reader import blob_blocks
-from layerstore.operations.closure import kept_by, stored_closure
+from layerstore.operations.blobs import push_again
 from layerstore.operations.damage import check_frame, mark_lost
 from layerstore.operations.heal import heal_chunks
-from layerstore.operations.raw_files import NewFile, is_raw_good, new_file, raw_encodings, raw_path
+from layerstore.operations.keeping import has_lost
+from layerstore.operations.linking import adopt_raw_files, link_images, named_blobs
+from layerstore.operations.raw_files import NewFile, new_file, raw_encodings, raw_path, remove_damaged_raw
 from layerstore.operations.relocate import copy_record, switch_record
 from layerstore.operations.rewrite import forget_pack
 from layerstore.progress import OnProgress, Progress
@@ -42,7 +44,10 @@ class RepairReport:
 
 
 def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgress | None = None) -> RepairReport:
-    """Mark every damaged chunk as lost, then heal what ``source`` has. Counts and names are never touched."""
+    """Mark every damaged chunk as lost, take damaged raw files away, then heal what ``source`` has.
+
+    Counts and names are never touched.
+    """
     store.check_writable()
     store.packs.close()  # a file that was put in another's place since is the one to look at
     rewritten = _rewrite_headers(store)
@@ -55,9 +60,11 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
         if on_progress is not None and done % 64 == 0:
             on_progress(Progress("repair", str(store.layout.root), done, len(numbers), "frames"))
     healed = _heal_from(store, source) if source is not None else 0
-    encodings = _heal_raw_files(store, source) if source is not None else 0
+    encodings = _heal_raw_files(store, source)
+    healed += _heal_from_raw_files(store)
     rewritten += _rewrite_records(store)
-    store.index.write(_link_layers)
+    adopt_raw_files(store, named_blobs(store))
+    link_images(store)
     rewritten += _settle_packs(store)
     if not store.journal.is_sound(store.index):
         store.journal.checkpoint(store.index)
@@ -67,14 +74,6 @@ def repair(store: OpenedStore, source: OpenedStore | None, on_progress: OnProgre
     if on_progress is not None:
         on_progress(Progress("repair", str(store.layout.root), len(numbers), len(numbers), "frames"))
     return RepairReport(healed, lost, rewritten, encodings)
-
-
-def _link_layers(transaction: Transaction) -> None:
-    """A layer that was lost and pushed again belongs to the images that name it."""
-    for digest in [*transaction.images, *transaction.trash]:
-        for number in kept_by(transaction, stored_closure(transaction, digest)):
-            if (number, digest) not in transaction.layer_images:
-                transaction.layer_images.put((number, digest), None)
 
 
 def _heal_from(store: OpenedStore, source: OpenedStore) -> int:
@@ -97,10 +96,13 @@ def _heal_from(store: OpenedStore, source: OpenedStore) -> int:
     return healed
 
 
-def _heal_raw_files(store: OpenedStore, source: OpenedStore) -> int:
+def _heal_raw_files(store: OpenedStore, source: OpenedStore | None) -> int:
+    """Damaged files go, so that a push can bring them back, or come from another store."""
     healed = 0
     for digest in raw_encodings(store):
-        if is_raw_good(store, digest):
+        if not remove_damaged_raw(store, digest) and raw_path(store.layout, digest).exists():
+            continue
+        if source is None:
             continue
         with suppress(DamagedError, NotFoundError, EncoderUnavailableError), new_file(store.layout.raw) as file:
             for block in blob_blocks(source, digest):
@@ -109,6 +111,23 @@ def _heal_raw_files(store: OpenedStore, source: OpenedStore) -> int:
             store.index.write(partial(_install_raw, store=store, digest=digest, file=file))
             healed += 1
     return healed
+
+
+def _heal_from_raw_files(store: OpenedStore) -> int:
+    """Chunks that layers have lost, from encodings of these layers that are kept raw; how many were healed."""
+    with store.index.read() as transaction:
+        before = len(transaction.lost)
+        damaged = [
+            digest
+            for digest, record in transaction.encodings.items()
+            if record.state is EncodingState.RAW
+            and (layer := transaction.layers.get(record.diff_id)) is not None
+            and has_lost(transaction, layer.number)
+        ]
+    for digest in damaged:
+        push_again(store, digest)
+    with store.index.read() as transaction:
+        return before - len(transaction.lost)
 
 
 def _install_raw(transaction: Transaction, store: OpenedStore, digest: Digest, file: NewFile) -> None:

@@ -17,7 +17,7 @@ from layerstore.errors import (
     NotFoundError,
     StorageError,
 )
-from layerstore.operations.blob_reader import made_blocks
+from layerstore.operations.blob_reader import encoding_blocks
 from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.damage import check_frame
 from layerstore.operations.images import tags_of
@@ -31,7 +31,7 @@ from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import Segment, decode_segment
-from layerstore.storage.records import EncodingState, FrameState, ImageRecord, Place
+from layerstore.storage.records import EncodingRecord, EncodingState, FrameState, ImageRecord, Place
 
 _PROGRESS_SECONDS = 0.1
 
@@ -274,7 +274,10 @@ class _Checker:
                 self._add("reference", f"image {digest} needs layer {diff_id}, which is missing")
             kept = kept_by(transaction, closure)
             rows |= {(number, digest) for number in kept}
-            needed |= {(number, digest) for number, one in kept.items() if one in closure.diff_ids}
+            needed |= {(number, digest) for number, one in kept.items() if one in closure.needed_diff_ids}
+            for blob in closure.needed_blob_digests:
+                if blob not in transaction.layers and blob not in transaction.encodings:
+                    self._add("reference", f"image {digest} needs blob {blob}, which is missing")
         # An encoding that was pushed after its image belongs to it only from the next time that the image is put.
         if not needed <= set(transaction.layer_images) <= rows:
             self._add("count", "the list of the images of each layer is not that of the images' documents")
@@ -301,11 +304,18 @@ class _Checker:
                 self._add("reference", f"encoding {digest} needs layer {record.diff_id}, which is missing")
             else:
                 rows.add((layer.number, digest))
-            if record.state is EncodingState.RAW and raw_size(self.store, digest) != record.size:
+            if self._lacks_file(digest, record):
                 self._add("content", f"encoding {digest} is kept raw, and its file is missing or has another size")
             self._use(f"encoding {digest}", record.place)
         if rows != set(transaction.layer_encodings):
             self._add("count", "the list of the encodings of each layer is not that of the encodings")
+
+    def _lacks_file(self, digest: Digest, record: EncodingRecord) -> bool:
+        if record.state is not EncodingState.RAW or raw_size(self.store, digest) == record.size:
+            return False
+        # The record is from before the look at the file: it may have been proved or dropped in between.
+        with self.store.index.read() as now:
+            return now.encodings.get(digest) == record
 
     def _check_tags(self, transaction: Transaction) -> None:
         tags = {(digest, tag) for tag, digest in transaction.tags.items()}
@@ -376,7 +386,7 @@ class _Checker:
 
     def _read_encoding(self, digest: Digest) -> None:
         try:
-            for _ in made_blocks(self.store, digest):
+            for _ in encoding_blocks(self.store, digest, cached=False):
                 pass
         except EncoderUnavailableError:
             self.report.encodings_unavailable += 1

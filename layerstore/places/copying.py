@@ -1,4 +1,8 @@
-"""Copies of images from one place to another: exactly the same bytes, or nothing."""
+"""Copies of images from one place to another: exactly the same bytes, or no image.
+
+What that is worth for several images at once is the sink's to say: a layout or an archive shows all of them or none, a
+store each image as a whole, one after another.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -7,8 +11,9 @@ from dataclasses import dataclass, replace
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, InvalidInputError, InvalidOptionError
 from layerstore.oci import media_types
+from layerstore.oci.closure import Closure
 from layerstore.oci.documents import Descriptor
-from layerstore.places.closure import Closure, Walker
+from layerstore.places.closure import Walker, blobs_of
 from layerstore.places.index_file import CONTAINERD_NAME
 from layerstore.places.names import checked_name, names_in
 from layerstore.places.place import Root, Sink, Source, Writer
@@ -66,8 +71,9 @@ def copy(
 
     Args:
         source: Where they are.
-        sink: Where they are to be. It shows all of them, or none if there is an error; blobs that were completed
-            may remain, and are not copied again the next time.
+        sink: Where they are to be. After an error, a layout or an archive shows none of them. A store takes one image
+            after another, each whole or not at all, once all blobs are there: after an error in one of them, those
+            before it remain. Blobs that were completed may remain, and are not copied again the next time.
         references: Names, digests, or references that come to the same. None copies all that the source lists.
         name: What to call the only one in the sink. Else each keeps its name (`layerstore.places.names`).
         platform: Of an index, copy only the image for this one: ``linux/arm64``.
@@ -182,9 +188,7 @@ def _compression(text: str) -> Compression:
 
 def _present(source: Source, closures: Sequence[Closure]) -> tuple[dict[Digest, Descriptor], list[Descriptor]]:
     """The blobs that can be copied, and those that the source does not have."""
-    blobs: dict[Digest, Descriptor] = {}
-    for closure in closures:
-        blobs.update(closure.blobs)
+    blobs = blobs_of(closures)
     absent = [descriptor for descriptor in blobs.values() if source.blob_size(descriptor.digest) is None]
     for descriptor in absent:
         if _may_be_absent(descriptor):

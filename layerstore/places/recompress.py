@@ -20,9 +20,9 @@ from layerstore.digest import Digest, hasher
 from layerstore.encodings.encoders import EncoderNumber, create_encoder
 from layerstore.errors import InvalidManifestError, OversizedError
 from layerstore.oci import media_types
+from layerstore.oci.closure import Blob, Closure
 from layerstore.oci.config import parse_config
 from layerstore.oci.documents import Descriptor, Index, Manifest, parse_index, parse_manifest, serialize
-from layerstore.places.closure import Closure
 from layerstore.places.files import file_blocks, translate_os_errors, write_all
 from layerstore.places.place import LayoutFiles, Root, Source
 from layerstore.places.transfer import transfer
@@ -192,14 +192,21 @@ class _Rewriter:
 
     def closure(self, original: Closure) -> Closure:
         """All that what takes the place of a root needs."""
-        result = Closure()
+        result = Closure(self._digest(original.root))
         for digest, data in original.documents.items():
-            new = self._new[digest].digest if digest in self._new else digest
+            new = self._digest(digest)
             result.documents[new] = self.documents.get(new, data)
-        for digest, descriptor in original.blobs.items():
-            layer = self._layers.get(digest, descriptor)
-            result.blobs[layer.digest] = layer
+            parsed = self._parsed.get(digest)
+            if isinstance(parsed, Manifest) and parsed.config.digest in original.documents:
+                # Configs stay, even one that is a manifest as well, which may change.
+                result.documents[parsed.config.digest] = original.documents[parsed.config.digest]
+        for blob in original.blobs:
+            layer = self._layers.get(blob.descriptor.digest, blob.descriptor)
+            result.blobs.append(Blob(layer, blob.diff_id))
         return result
+
+    def _digest(self, digest: Digest) -> Digest:
+        return self._new[digest].digest if digest in self._new else digest
 
     def _changed(self, document: Manifest | Index) -> Manifest | Index:
         update: dict[str, object] = {}

@@ -1,13 +1,16 @@
 """A store as a place."""
 
 import os
+import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError
+from layerstore.errors import BlobNotFoundError, LeaseEndedError
 from layerstore.objects import Lease
+from layerstore.oci.closure import Walker
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import verified_document
 from layerstore.places.place import LayoutFiles, Root, Sink, Source, Writer, named_roots
@@ -15,6 +18,8 @@ from layerstore.store import Store
 
 RESUME_SECONDS = 24 * 3600
 """How long a copy into a store that was interrupted can go on where it was."""
+_RENEW_SECONDS = RESUME_SECONDS / 4
+"""When to renew the lease: each time rewrites all that it holds."""
 
 P = TypeVar("P", bound=Source | Sink)
 
@@ -70,16 +75,15 @@ class StorePlace:
 
         After an error, the blobs that were completed are kept for a day, so that the copy can go on.
         """
-        lease = self.store.lease(RESUME_SECONDS)
-        writer = _StoreWriter(self.store, lease)
+        writer = _StoreWriter(self.store)
         try:
             yield writer
             writer.publish()
         except BaseException:
             if not writer.has_put:
-                lease.end()
+                writer.end()
             raise
-        lease.end()
+        writer.end()
 
 
 def as_place(place: P | Store) -> P | StorePlace:
@@ -90,10 +94,11 @@ def as_place(place: P | Store) -> P | StorePlace:
 class _StoreWriter:
     verifies_blobs = True
 
-    def __init__(self, store: Store, lease: Lease) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._lease = lease
+        self._lease = _LongLease(store)
         self.has_put = False
+        self._held: set[Digest] = set()
         self._roots: list[tuple[Root, Mapping[Digest, bytes]]] = []
 
     def expect(self, sizes: Mapping[Digest, int]) -> None:
@@ -101,12 +106,15 @@ class _StoreWriter:
 
     def has_blob(self, descriptor: Descriptor) -> bool:
         """See `Writer`."""
-        return self._store.keep_blob(descriptor.digest, lease=self._lease)
+        has = self._store.keep_blob(descriptor.digest, lease=self._lease.renewed())
+        if has:
+            self._held.add(descriptor.digest)
+        return has
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
         """See `Writer`."""
-        self._lease.renew(RESUME_SECONDS)
-        self._store.push_blob(blocks, digest=descriptor.digest, lease=self._lease)
+        self._store.push_blob(blocks, digest=descriptor.digest, lease=self._lease.renewed())
+        self._held.add(descriptor.digest)
         self.has_put = True
 
     def put_root(self, root: Root, documents: Mapping[Digest, bytes]) -> None:
@@ -119,6 +127,50 @@ class _StoreWriter:
     def publish(self) -> None:
         """Make all that was put images of the store."""
         for root, documents in self._roots:
-            others = [data for digest, data in documents.items() if digest != root.descriptor.digest]
+            self._keep_blobs(root, documents)
             digest = root.descriptor.digest
+            others = [data for one, data in documents.items() if one != digest]
             self._store.put_image(documents[digest], documents=others, digest=digest, tag=root.name)
+
+    def end(self) -> None:
+        """Let go of what no image keeps."""
+        self._lease.end()
+
+    def _keep_blobs(self, root: Root, documents: Mapping[Digest, bytes]) -> None:
+        """Make sure of the compressed blobs: an image is put also without them, as long as their layers are there."""
+        closure = Walker(lambda one: documents[one.digest], reads_configs=False).closure(root.descriptor)
+        needed = {blob.descriptor.digest for blob in closure.blobs if not blob.may_be_missing}
+        lease = self._lease.renewed()
+        for digest in closure.blob_digests:
+            # `keep_blob` says no also to one that is there and could be mended or decoded if it were pushed again.
+            if self._store.keep_blob(digest, lease=lease) or self._store.has_blob(digest):
+                continue
+            if digest in needed or digest in self._held:
+                raise BlobNotFoundError(f"blob {digest} was collected meanwhile; copy {root.name or 'it'} again")
+
+
+class _LongLease:
+    """A lease that lasts however long a copy takes, if it is asked for each time that it is used."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._lease = store.lease(RESUME_SECONDS)
+        # The clock that the lease's end is told by; it also goes on while the machine sleeps.
+        self._renewed = time.time()
+
+    def renewed(self) -> Lease:
+        """The lease, with most of its time before it. It is another one if the time was over: what that held may go."""
+        with self._lock:
+            now = time.time()
+            if now - self._renewed >= _RENEW_SECONDS:
+                try:
+                    self._lease.renew(RESUME_SECONDS)
+                except LeaseEndedError:
+                    self._lease = self._store.lease(RESUME_SECONDS)
+                self._renewed = now
+            return self._lease
+
+    def end(self) -> None:
+        """End it."""
+        self._lease.end()

@@ -1,9 +1,12 @@
 """Blobs on their way from a source to an open sink: several at once, each verified, each at most once."""
 
+import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from layerstore.oci.documents import Descriptor
@@ -12,6 +15,9 @@ from layerstore.places.place import BlobWriter, Source
 from layerstore.progress import OnProgress, Progress
 
 _PROGRESS_SECONDS = 0.1
+_AHEAD_BLOCKS = 4
+_AHEAD_SIZE_MIN = 4 << 20
+"""Bytes of a blob for which a thread of its own is worth it."""
 
 
 @dataclass(slots=True)
@@ -62,6 +68,9 @@ def transfer(
 
     # To hash once is enough; it is what a copy costs most for.
     check = measured if source.blobs_are_verified or writer.verifies_blobs else verified
+    # A sink that verifies has threads of its own. Without a core to spare, more of them only get in each other's way.
+    large = sum(descriptor.size >= _AHEAD_SIZE_MIN for descriptor in blobs)
+    ahead = not writer.verifies_blobs and min(jobs, large) < (os.cpu_count() or 1)
 
     def pass_on(passage: _Passage) -> None:
         if stopping.is_set():
@@ -71,8 +80,12 @@ def transfer(
             passage.done = descriptor.size
             passage.note = "already there"
         else:
-            with source.read_blob(descriptor) as blocks:
-                writer.put_blob(descriptor, _stoppable(check(descriptor, blocks, passage.count), stopping))
+            is_large = descriptor.size >= _AHEAD_SIZE_MIN
+            with (
+                source.read_blob(descriptor) as blocks,
+                _read(check(descriptor, blocks, passage.count), ahead and is_large) as checked,
+            ):
+                writer.put_blob(descriptor, _stoppable(checked, stopping))
         passage.ended = True
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -97,6 +110,44 @@ def _wait(futures: set[Future[None]], tell: Callable[[], None]) -> None:
         for future in ended:
             future.result()
         tell()
+
+
+def _read(blocks: Iterator[bytes], ahead: bool) -> AbstractContextManager[Iterator[bytes]]:
+    return _read_ahead(blocks) if ahead else nullcontext(blocks)
+
+
+@contextmanager
+def _read_ahead(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """The blocks; a thread reads and hashes them while those before are written. It is over when this is left."""
+    ready: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD_BLOCKS)
+    left = threading.Event()
+
+    def run() -> None:
+        last: BaseException | None = None
+        try:
+            for block in blocks:
+                ready.put(block)
+                if left.is_set():
+                    return
+        except BaseException as error:
+            last = error
+        ready.put(last)
+
+    def given() -> Iterator[bytes]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield given()
+    finally:
+        left.set()
+        while not ready.empty():
+            ready.get_nowait()  # it may wait for room, and needs it once
+        thread.join()
 
 
 def _stoppable(blocks: Iterator[bytes], stopping: threading.Event) -> Iterator[bytes]:

@@ -117,6 +117,13 @@ def create_layout(root: Path, config: StoreConfig) -> Layout:
     return layout
 
 
+def make_missing_folders(layout: Layout) -> None:
+    """Make the folders that may be empty and so be missing in a copy of a store."""
+    with translate_os_errors(f"cannot open the store at {layout.root}"):
+        for folder in (layout.leases, layout.temporary, layout.raw, layout.cache):
+            folder.mkdir(exist_ok=True)
+
+
 def sync_layout(layout: Layout) -> None:
     """Make the entries of the folders, and of LMDB's files in the index's, durable: LMDB does not."""
     with translate_os_errors(f"cannot create a store at {layout.root}"):

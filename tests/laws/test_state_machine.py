@@ -190,14 +190,13 @@ class StoreMachine(RuleBasedStateMachine):
         diff_id = sha256(data)
         assert (result.diff_id, result.size) == (diff_id, len(blob))
         assert result.already_present == (digest in self.encodings or (form == "blake3" and diff_id in self.layers))
-        touched: list[ModelEncoding | ModelLayer] = []
-        if digest not in self.encodings:
-            self.encodings[digest] = ModelEncoding(blob, diff_id, is_raw=form != "blake3")
-            touched.append(self.layers.setdefault(diff_id, ModelLayer(data)))
-        for one in [*touched, self.encodings[digest]]:
-            if name is None:
-                one.held = True
-            else:
+        is_new = digest not in self.encodings
+        encoding = self.encodings.setdefault(digest, ModelEncoding(blob, diff_id, is_raw=form != "blake3"))
+        layer = self.layers.setdefault(diff_id, ModelLayer(data))
+        if name is None:
+            encoding.held = True
+        else:
+            for one in (encoding, layer) if is_new else (encoding,):
                 one.leases[name] = self.leases[name][1]
 
     @precondition(lambda self: self.encodings)
@@ -210,7 +209,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.store.release_blob(digest)
             return
         self.store.release_blob(digest)
-        self.encodings[digest].held = self.layers[self.encodings[digest].diff_id].held = False
+        self.encodings[digest].held = False
 
     @rule()
     def prove(self) -> None:

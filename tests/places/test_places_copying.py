@@ -1,10 +1,13 @@
 """What a copy takes along, and what it refuses."""
 
+import errno
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places_samples import (
@@ -28,6 +31,7 @@ from layerstore.errors import (
     InvalidManifestError,
     InvalidOptionError,
     InvalidReferenceError,
+    NoSpaceError,
 )
 from layerstore.oci.documents import Descriptor
 from layerstore.places.copying import copy
@@ -104,18 +108,18 @@ def test_a_missing_child_of_an_index_is_named_with_its_platform(maker: LayoutMak
 
 def test_indexes_nest_to_a_limit(maker: LayoutMaker) -> None:
     inner = maker.image([layer_tar({"a": b"1"})])
-    for _ in range(4):
+    for _ in range(8):
         inner = maker.index([inner, inner])
     maker.list_root(inner, "deep")
     assert copied(maker) == [(inner["digest"], "deep")]
     maker.list_root(maker.index([inner]), "deeper")
-    with pytest.raises(InvalidManifestError, match="more than 4 indexes"):
+    with pytest.raises(InvalidManifestError, match="more than 8 deep"):
         copied(maker, "deeper")
 
 
 def test_documents_are_bounded(maker: LayoutMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     maker.list_root(maker.index([maker.image([layer_tar({str(n): b""})]) for n in range(5)]), "wide")
-    monkeypatch.setattr("layerstore.places.closure.DOCUMENTS_MAX", 9)
+    monkeypatch.setattr("layerstore.oci.closure.DOCUMENTS_MAX", 9)
     with pytest.raises(InvalidManifestError, match="too many documents"):
         copied(maker)
     assert not (maker.path.parent / "copy").exists()
@@ -348,3 +352,59 @@ def test_the_first_error_stops_the_others(maker: LayoutMaker) -> None:
         copy(source, OCILayout(maker.path.parent / "copy"), jobs=3)
     assert len(source.begun) < 12
     assert not (maker.path.parent / "copy").exists()
+
+
+def test_one_images_foreign_layer_that_another_one_needs_is_missed(maker: LayoutMaker) -> None:
+    layer = maker.layer(layer_tar({"a": b"1"}))
+    maker.blob_path(layer["digest"]).unlink()
+    config = maker.blob(b"{}", "application/vnd.oci.empty.v1+json")
+    foreign = layer | {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}
+    for one, name in ((layer, "needs"), (foreign, "foreign")):
+        maker.list_root(maker.json({"schemaVersion": 2, "config": config, "layers": [one]}, MANIFEST), name)
+    assert copied(maker, "foreign")
+    for names in (("needs", "foreign"), ("foreign", "needs")):
+        with pytest.raises(BlobNotFoundError, match=layer["digest"]):
+            copied(maker, *names)
+
+
+def test_a_large_blob_is_read_ahead_and_an_error_on_either_side_ends_it(
+    maker: LayoutMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    data = noise(1, 12 << 20)
+    blob = maker.blob(data, "application/x-thing")
+    config = maker.blob(b"{}", "application/vnd.oci.empty.v1+json")
+    maker.list_root(maker.json({"schemaVersion": 2, "config": config, "layers": [blob]}, MANIFEST), "1.0")
+    before = threading.active_count()
+    real = os.pwrite
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        if offset >= 1 << 20:
+            raise OSError(errno.ENOSPC, "no room")
+        return real(file, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        with pytest.raises(NoSpaceError):
+            copied(maker)
+    maker.blob_path(blob["digest"]).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DigestMismatchError):
+        copied(maker)
+    maker.blob_path(blob["digest"]).write_bytes(data)
+    writing: set[int] = set()
+    reading: set[int] = set()
+    monkeypatch.setattr("os.pwrite", _noting(writing, real))
+    monkeypatch.setattr("os.pread", _noting(reading, os.pread))
+    copied(maker)
+    assert threading.active_count() == before
+    assert reading - writing - {threading.get_ident()}
+    again = maker.path.parent / "copy" / "blobs" / "sha256" / blob["digest"].partition(":")[2]
+    assert again.read_bytes() == data
+
+
+def _noting(threads: set[int], function: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(*given: Any) -> Any:
+        threads.add(threading.get_ident())
+        return function(*given)
+
+    return noting

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from samples import make_tar, noise, text
+from store_images import image_of
 
 from layerstore import Digest, Store
 from layerstore._zstd import zstd
@@ -17,31 +18,18 @@ from layerstore.errors import (
     ContentDamagedError,
     DigestMismatchError,
     InvalidManifestError,
+    InvalidOptionError,
     LayerInUseError,
     LayerNotFoundError,
     OversizedError,
 )
-from layerstore.oci.documents import Descriptor, Manifest, image_manifest, serialize
-from layerstore.oci.media_types import OCI_CONFIG, OCI_LAYER_GZIP
+from layerstore.oci.documents import Manifest
+from layerstore.oci.media_types import OCI_LAYER
 
 TAR = make_tar({f"usr/lib/{i}.py": text(40_000, i) for i in range(40)} | {"bin/tool": noise(300_000, 1)})
 BLOB = gzip.compress(TAR, 6, mtime=0)
 DIGEST = Digest.of(BLOB)
 UNKNOWN = gzip.compress(TAR, 0, mtime=0)[:-8] + b"\x01\x00\x00\xff\xff"
-
-
-def image_of(*blobs: bytes) -> tuple[bytes, bytes]:
-    """Manifest and config of an image of gzip layers."""
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [Digest.of(gzip.decompress(blob)) for blob in blobs]},
-        }
-    ).encode()
-    layers = [Descriptor(media_type=OCI_LAYER_GZIP, digest=Digest.of(blob), size=len(blob)) for blob in blobs]
-    manifest = image_manifest(Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size=len(config)), layers)
-    return serialize(manifest), config
 
 
 def read(store: Store, digest: str) -> bytes:
@@ -132,6 +120,21 @@ def test_what_only_looks_compressed_is_kept_as_it_is(store: Store) -> None:
     assert read(store, Digest.of(blob)) == blob
     assert len(store.encodings) == 0
     assert list((store.path / "raw").iterdir()) == []
+
+
+@pytest.mark.parametrize("trailing", [b"\0", bytes(700), b"junk", BLOB[:9], b"\x1f"])
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_what_follows_the_last_member_is_the_blobs_alone(store: Store, trailing: bytes, size: int) -> None:
+    blob = gzip.compress(TAR[:size], 6, mtime=0) + gzip.compress(TAR[size:], 6, mtime=0) + trailing
+    if trailing == BLOB[:9]:
+        assert store.push_blob(blob, digest=Digest.of(blob)).diff_id == Digest.of(blob), "a member that is cut"
+        return
+    assert store.push_blob(blob, digest=Digest.of(blob)).diff_id == Digest.of(TAR)
+    for _ in range(2):
+        assert read(store, Digest.of(blob)) == blob
+        store.prove_encodings()
+    assert store.encodings[Digest.of(blob)].kept_as == "recipe"
+    assert store.verify().is_clean
 
 
 @pytest.mark.parametrize("data", [BLOB, TAR, BLOB[:-9]], ids=["gzip", "plain", "cut"])
@@ -299,6 +302,46 @@ def test_rebuild_backup_and_upgrade_keep_encodings(store: Store, tmp_path: Path)
             again.delete_image("a:1", ttl=0)
             again.collect_garbage()
             assert again.verify().is_clean
+
+
+def test_to_release_a_blob_leaves_the_holds_of_others(store: Store) -> None:
+    with Store.open(store.path) as other:
+        other.push_layer(TAR)
+        store.push_blob(BLOB, digest=DIGEST)
+        store.release_blob(DIGEST)
+        store.collect_garbage()
+        assert list(other.layers) == [Digest.of(TAR)]
+        assert len(other.encodings) == 0
+
+
+def test_a_compressed_layer_that_is_there_as_it_is_becomes_an_encoding_too(store: Store) -> None:
+    store.push_layer(BLOB, decode="never")
+    assert not store.keep_blob(DIGEST)
+    assert store.push_blob(BLOB, digest=DIGEST).diff_id == Digest.of(TAR)
+    store.put_image(*image_of(BLOB))
+    assert read(store, DIGEST) == BLOB
+    assert store.verify().is_clean
+
+
+def test_edges_of_a_blob(store: Store) -> None:
+    store.push_blob(BLOB, digest=DIGEST)
+    for _ in range(2):
+        for start in (len(BLOB), len(BLOB) + 1, 1 << 40):
+            assert list(store.blob_blocks(DIGEST, start=start)) == []
+        with pytest.raises(InvalidOptionError):
+            list(store.blob_blocks(DIGEST, start=-1))
+        store.prove_encodings()
+
+
+def test_an_uncompressed_blob_must_be_the_layer_that_the_config_names(store: Store) -> None:
+    for data in (TAR, BLOB):
+        store.push_blob(data, digest=Digest.of(data))
+    manifest, config = image_of(BLOB)
+    document = json.loads(manifest)
+    document["layers"][0] |= {"mediaType": OCI_LAYER, "digest": Digest.of(b"other"), "size": 5}
+    store.push_blob(b"other", digest=Digest.of(b"other"))
+    with pytest.raises(InvalidManifestError, match="decodes to"):
+        store.put_image(json.dumps(document).encode(), config)
 
 
 def test_a_manifest_is_what_it_was(store: Store) -> None:
