@@ -11,8 +11,6 @@ from layerstore.errors import BlobNotFoundError, ImageNotFoundError, IndexDamage
 from layerstore.oci.closure import Closure, gather
 from layerstore.storage.index import Transaction
 
-__all__ = ["Closure", "gather", "kept_by", "layers_of", "stored_closure"]
-
 
 def stored_closure(transaction: Transaction, digest: Digest) -> Closure:
     """The closure of an image that is there, in the trash, or part of one."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from layerstore.digest import Digest
-from layerstore.operations.closure import Closure, kept_by, stored_closure
+from layerstore.oci.closure import Closure
+from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.keeping import drop_encoding, drop_layer, drop_upload, is_kept, loosen

@@ -16,10 +16,11 @@ from layerstore.errors import (
     LayerNotFoundError,
     TagNotFoundError,
 )
-from layerstore.oci.documents import Index, parse_image
+from layerstore.oci.closure import Closure, gather
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Index, parse_image
 from layerstore.oci.media_types import LAYER_COMPRESSIONS
 from layerstore.oci.reference import DEFAULT_TAG, Reference
-from layerstore.operations.closure import Closure, gather, kept_by
+from layerstore.operations.closure import kept_by
 from layerstore.operations.counting import mark_dead
 from layerstore.operations.keeping import release
 from layerstore.operations.leases import TTL_SECONDS_MAX
@@ -255,6 +256,9 @@ def documents_of(transaction: Transaction, digest: Digest) -> ImageDocuments:
     document = parse_image(record.data)
     if isinstance(document, Index):
         raise InvalidManifestError(f"{digest} is an index of several images; name one of them by its platform")
+    config = transaction.blobs.get(document.config.digest)
+    if config is None and document.config.size > DOCUMENT_SIZE_MAX:
+        raise InvalidManifestError(f"the config of {digest} is too large for a document")
     return ImageDocuments(record.data, transaction.blobs[document.config.digest].data)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import partial
 
 from layerstore.digest import Digest
+from layerstore.oci.closure import Closure
 from layerstore.operations.blobs import push_again
-from layerstore.operations.closure import Closure, kept_by, stored_closure
+from layerstore.operations.closure import kept_by, stored_closure
 from layerstore.operations.raw_files import raw_path
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore

@@ -158,7 +158,8 @@ class _Rebuild:
         names = bring_back_images(history, self._read_blob)
         recipes = RecipeSorter(self._survey, self._packs, history.dropped).sort(names.wanted)
         if not history.is_whole:
-            recover_unnamed_images(names, history, self._survey.blobs, recipes.layers, self._read_blob)
+            encodings = {copies[0][0] for copies in self._survey.encodings.values()}
+            recover_unnamed_images(names, history, self._survey.blobs, recipes.layers, encodings, self._read_blob)
         names.note_missing_layers(recipes.layers)
         folder = self._layout.root / f"{_NEW}{uuid4().hex}"
         with translate_os_errors(f"cannot create {folder}"):

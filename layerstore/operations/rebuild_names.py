@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.operations.closure import Closure, gather
+from layerstore.oci.closure import Closure, gather
 from layerstore.storage.journal import Event, Journal, encode_event
 from layerstore.storage.records import ImageRecord, TrashRecord
 
@@ -129,20 +129,26 @@ def bring_back_images(history: History, read_blob: ReadBlob) -> Names:
 
 
 def recover_unnamed_images(
-    names: Names, history: History, blobs: Iterable[Digest], layers: Iterable[Digest], read_blob: ReadBlob
+    names: Names,
+    history: History,
+    documents: Iterable[Digest],
+    layers: Iterable[Digest],
+    encodings: Iterable[Digest],
+    read_blob: ReadBlob,
 ) -> None:
-    """Without the whole journal: every manifest whose config and layers are all there becomes an untagged image."""
+    """Without the whole journal: every manifest whose config and contents are all there becomes an untagged image."""
     there = set(layers)
+    blobs = there.union(encodings)
     number = history.image_number_max
     damaged = {damage.digest for damage in names.damaged}
-    for digest in blobs:
+    for digest in documents:
         if digest in names.closures or digest in damaged:
             continue
         try:
             closure = gather(digest, read_blob)
         except LayerstoreError:
             continue  # a config, or an image whose documents are not complete
-        if there.issuperset(closure.needed_diff_ids):
+        if there.issuperset(closure.needed_diff_ids) and blobs.issuperset(closure.needed_blob_digests):
             number += 1
             names.closures[digest] = closure
             names.images[digest] = ImageRecord(number, time.time_ns(), closure.config, 0)

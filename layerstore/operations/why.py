@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import NotFoundError
-from layerstore.operations.closure import Closure, stored_closure
+from layerstore.oci.closure import Closure
+from layerstore.operations.closure import stored_closure
 from layerstore.operations.images import resolve, tags_of
 from layerstore.operations.keeping import encodings_of, holds_of, images_of
 from layerstore.storage.index import Transaction

@@ -10,7 +10,6 @@ from layerstore.oci import media_types
 from layerstore.oci.documents import (
     Descriptor,
     Document,
-    Index,
     Manifest,
     Texts,
     parse_document,
@@ -120,12 +119,14 @@ def _image(descriptor: Descriptor, documents: Mapping[Digest, bytes], wanted: Wa
 
 
 def _manifests(descriptor: Descriptor, documents: Mapping[Digest, bytes]) -> Iterable[tuple[Descriptor, Manifest]]:
-    data = documents.get(descriptor.digest)
-    if data is None:
-        return
-    if descriptor.media_type in media_types.MANIFESTS:
-        yield descriptor, parse_manifest(data)
-    elif descriptor.media_type in media_types.INDEXES:
-        index: Index = parse_index(data)
-        for child in index.manifests:
-            yield from _manifests(child, documents)
+    pending, seen = [descriptor], set()
+    while pending:
+        one = pending.pop()
+        data = documents.get(one.digest)
+        if data is None or one.digest in seen:
+            continue
+        seen.add(one.digest)
+        if one.media_type in media_types.MANIFESTS:
+            yield one, parse_manifest(data)
+        elif one.media_type in media_types.INDEXES:
+            pending += reversed(parse_index(data).manifests)
