@@ -359,6 +359,7 @@ class _Checker:
     def read_everything(self, on_progress: OnProgress | None) -> None:
         """Read every frame from disk, and what else `rebuild-index` would need."""
         self.store.packs.close()  # a file that was put in another's place since is the one to look at
+        self.store.frames.clear()
         self._check_headers()
         if not self.store.journal.is_sound(self.store.index):
             self._add("content", "the journal is damaged or cut; the index still has what it said")
