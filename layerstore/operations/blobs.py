@@ -157,24 +157,19 @@ class _Limit:
 def push_again(store: OpenedStore, digest: Digest) -> bool:
     """Push what the raw file of a blob holds, so that its layer is whole again; whether the file was right.
 
-    Who finds the layer or the encoding missing gets both back, held by nobody but a session that has ended.
+    An encoding that had no record has one then, and is held as one that was just pushed.
     """
-    session = Session(store.layout.leases)
+    holder = Holder(store.session.name, False)
     try:
-        with open_source(raw_path(store.layout, digest)) as source:
-            report = Report(None, source)
-            holder = Holder(session.name, False)
-            pushed = push_blocks(store, source.blocks(), _decode, holder, digest, report)
-        with store.index.read() as transaction:
-            is_encoding = digest in transaction.encodings
-        if not is_encoding:
-            record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, source.size or 0, EncodingState.RAW)
-            add_encoding(store, digest, record, holder, None)
-        store.index.write(partial(_end_hold, diff_id=pushed.diff_id, holder=holder))
-    except (DigestMismatchError, UndecodableError, FileNotFoundError):
+        with open_source(raw_path(store.layout, digest)) as source, _LayerHold(store, holder) as hold:
+            pushed = hold.push(source.blocks(), _decode, digest, Report(None, source))
+            with store.index.read() as transaction:
+                is_encoding = digest in transaction.encodings
+            if not is_encoding:
+                record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, source.size or 0, EncodingState.RAW)
+                add_encoding(store, digest, record, holder, None)
+    except (DigestMismatchError, UndecodableError):
         return False
-    finally:
-        session.end()
     return True
 
 
