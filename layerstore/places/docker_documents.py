@@ -59,9 +59,10 @@ def entry_bytes(roots: Sequence[Root], documents: Mapping[Digest, bytes], platfo
         if manifest is not None:
             entry = listed.setdefault(manifest.config.digest, _Listed(manifest))
             # Whole names, as skopeo writes them: Podman would take "shop:1.0" for "localhost/shop:1.0".
-            name = None if root.name is None else str(Reference.parse(root.name).normalized())
-            if name is not None and name not in entry.names:
-                entry.names.append(name)
+            reference = None if root.name is None else Reference.parse(root.name).normalized()
+            # What has a digest is no tag, and `docker load` takes nothing else.
+            if reference is not None and reference.digest is None and str(reference) not in entry.names:
+                entry.names.append(str(reference))
     entries = [
         {
             "Config": blob_path(entry.manifest.config.digest),

@@ -89,7 +89,7 @@ class OCILayout:
             opened_within(root, _steps(descriptor.digest), self._shown(descriptor.digest)) as file,
         ):
             # One byte more than there should be, so that a blob that is too long is noticed.
-            yield file_blocks(file, 0, descriptor.size + 1)
+            yield _read_blocks(file, descriptor.size + 1, self.name)
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -165,6 +165,12 @@ class _Begun:
                 path.rmdir()
 
 
+def _read_blocks(file: int, size: int, place: str) -> Iterator[bytes]:
+    # Whoever takes the blocks would call what goes wrong here an error of writing.
+    with translate_os_errors(f"cannot read {place}"):
+        yield from file_blocks(file, 0, size)
+
+
 class _LayoutWriter:
     verifies_blobs = False
 
@@ -202,10 +208,18 @@ class _LayoutWriter:
         """See `Writer`."""
         for digest, data in documents.items():
             descriptor = root.descriptor.model_copy(update={"digest": digest, "size": len(data)})
-            if not self.has_blob(descriptor):
+            if not self._holds(descriptor, data):
                 self.put_blob(descriptor, [data])
         with self._lock:
             self._roots.append(root)
+
+    def _holds(self, descriptor: Descriptor, data: bytes) -> bool:
+        """Whether a document is there as it should be: one that was damaged is written anew."""
+        try:
+            with opened_within(self._root, _steps(descriptor.digest), str(descriptor.digest)) as file:
+                return b"".join(file_blocks(file, 0, len(data) + 1)) == data
+        except (BlobNotFoundError, InvalidInputError):
+            return False
 
     def resemble(self, files: LayoutFiles) -> None:
         """See `Writer`."""

@@ -7,9 +7,11 @@ belongs to the repository that the source stands for; from them to a layout only
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from layerstore.errors import InvalidReferenceError
 from layerstore.oci.reference import Reference, check_tag
+from layerstore.places.index_file import CONTAINERD_NAME
 from layerstore.places.place import Root, Sink, Source
 
 _ARCHIVE_SUFFIX = re.compile(r"(\.(oci|docker))?(\.(tar|tgz))?(\.(gz|zst))?$", re.IGNORECASE)
@@ -42,6 +44,20 @@ def full_name(source: Source, name: str) -> str:
     return str(Reference(source.repository, name))
 
 
+def reference_of(source: Source, root: Root) -> str | None:
+    """The reference that a root's name stands for, by what containerd and BuildKit note beside it if they do.
+
+    None for a root without a name. Raises `InvalidReferenceError` if the name stands for none.
+    """
+    if root.name is None:
+        return None
+    told = root.descriptor.annotations.get(CONTAINERD_NAME, "")
+    if is_tag(root.name) and told.endswith(f":{root.name}"):
+        with suppress(InvalidReferenceError):
+            return str(Reference.parse(told).familiar())
+    return full_name(source, root.name)
+
+
 def answers_to(source: Source, root: Root, wanted: str) -> bool:
     """Whether ``wanted`` names the root: by its name, its digest, or by a reference that comes to the same."""
     if wanted in (root.name, root.descriptor.digest):
@@ -49,7 +65,7 @@ def answers_to(source: Source, root: Root, wanted: str) -> bool:
     if root.name is None:
         return False
     try:
-        own = Reference.parse(full_name(source, root.name)).normalized()
+        own = Reference.parse(reference_of(source, root) or "").normalized()
         if is_tag(wanted) and source.names_are_references:
             return own == Reference.parse(wanted).normalized()
         return own == Reference.parse(full_name(source, wanted)).normalized()
@@ -60,7 +76,7 @@ def answers_to(source: Source, root: Root, wanted: str) -> bool:
 def names_in(sink: Sink, source: Source, roots: Sequence[Root]) -> list[str | None]:
     """What the roots are to be called in the sink. Raises `InvalidReferenceError`."""
     if sink.names_are_references:
-        return [None if root.name is None else full_name(source, root.name) for root in roots]
+        return [reference_of(source, root) for root in roots]
     if not source.names_are_references:
         return [root.name for root in roots]
     tags = [None if root.name is None else Reference.parse(root.name).tag for root in roots]
@@ -74,6 +90,10 @@ def checked_name(sink: Sink, source: Source, name: str) -> str:
     if not sink.names_are_references:
         if not name:
             raise InvalidReferenceError("a name cannot be empty")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InvalidReferenceError(f"{name!r} cannot be a name: it is not UTF-8") from None
         return name
     if is_tag(name) and source.repository is not None:
         return full_name(source, name)

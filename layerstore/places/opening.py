@@ -22,6 +22,10 @@ _KINDS: dict[str, Callable[[Path], Place]] = {
     "docker-archive": DockerArchive,
     "store": lambda path: StorePlace(Store.open(path)),
 }
+_ELSEWHERE = frozenset(
+    {"docker", "docker-daemon", "containers-storage", "dir", "sif", "ostree", "tarball", "registry", "http", "https"}
+)
+"""What other tools call places that this one does not know; none is meant to become a folder of that name."""
 FORMATS = ("oci", "oci-archive", "docker-archive")
 
 
@@ -41,6 +45,11 @@ def open_place(text: str, format: str | None = None) -> tuple[Place, str | None]
         if not text:
             raise InvalidOptionError("a place cannot be empty")
         path = Path(text)
+        if colon and kind in _ELSEWHERE and not path.exists():
+            raise InvalidOptionError(
+                f"{kind}: is a place that layerstore does not reach; copy to oci:DIR, and from there with "
+                f"`skopeo copy oci:DIR:NAME {text}`, or the other way round. Write ./{text} if it is a path"
+            )
         return _KINDS[format or _kind_of(path)](path), None
     path_text, _, name = rest.partition(":")
     if not path_text:
@@ -55,4 +64,4 @@ def _kind_of(path: Path) -> str:
         return "store" if (path / _STORE_MARK).exists() and not (path / LAYOUT_NAME).exists() else "oci"
     if path.exists():
         return "docker-archive" if MANIFEST_NAME in TarReader(path, str(path)) else "oci-archive"
-    return "docker-archive" if path.suffix == ".tar" else "oci"
+    return "docker-archive" if path.suffix.lower() == ".tar" else "oci"

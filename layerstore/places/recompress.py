@@ -18,7 +18,7 @@ from layerstore._zstd import zstd
 from layerstore.decoding import decode, detect
 from layerstore.digest import Digest, hasher
 from layerstore.encodings.encoders import EncoderNumber, create_encoder
-from layerstore.errors import InvalidManifestError, OversizedError
+from layerstore.errors import DigestMismatchError, InvalidManifestError, OversizedError
 from layerstore.oci import media_types
 from layerstore.oci.closure import Blob, Closure
 from layerstore.oci.config import parse_config
@@ -85,10 +85,12 @@ def recompressed(
     documents = {digest: data for closure in closures for digest, data in closure.documents.items()}
     manifests = _manifests(roots, documents)
     originals: dict[Digest, Descriptor] = {}
+    diff_ids: dict[Digest, Digest] = {}
     for parsed in manifests.values():
         if isinstance(parsed, Manifest):
-            originals.update(_to_change(source, parsed, documents, compression))
-    encoded = _EncodedLayers(compression)
+            for digest, one, diff_id in _to_change(source, parsed, documents, compression):
+                originals[digest], diff_ids[one.digest] = one, diff_id
+    encoded = _EncodedLayers(compression, diff_ids)
     try:
         # A decoded layer that is to stay so is there already.
         plain = compression is Compression.NONE
@@ -133,8 +135,8 @@ def _manifests(roots: Sequence[Root], documents: dict[Digest, bytes]) -> dict[Di
 
 def _to_change(
     source: Source, manifest: Manifest, documents: dict[Digest, bytes], compression: Compression
-) -> Iterator[tuple[Digest, Descriptor]]:
-    """The layers that have to be compressed anew, and for each what to read in its place."""
+) -> Iterator[tuple[Digest, Descriptor, Digest]]:
+    """The layers that have to be compressed anew, and for each what to read in its place, and what it decodes to."""
     changeable = [_new_type(layer.media_type, compression) is not None for layer in manifest.layers]
     config = documents.get(manifest.config.digest)
     if manifest.config.media_type not in media_types.CONFIGS or config is None or not any(changeable):
@@ -152,9 +154,9 @@ def _to_change(
             continue
         size = source.blob_size(diff_id)
         if size is None:
-            yield layer.digest, layer
+            yield layer.digest, layer, diff_id
         else:
-            yield layer.digest, Descriptor(media_type=media_types.OCI_LAYER, digest=diff_id, size=size)
+            yield layer.digest, Descriptor(media_type=media_types.OCI_LAYER, digest=diff_id, size=size), diff_id
 
 
 def _new_type(media_type: str, compression: Compression) -> str | None:
@@ -249,8 +251,10 @@ class _EncodedLayers:
 
     verifies_blobs = False
 
-    def __init__(self, compression: Compression) -> None:
+    def __init__(self, compression: Compression, diff_ids: dict[Digest, Digest]) -> None:
+        """``diff_ids``: what each blob decodes to, as the configs say."""
         self._compression = compression
+        self._diff_ids = diff_ids
         self._files: dict[Digest, int] = {}
         self._open: list[int] = []
         self.layers: dict[Digest, Descriptor] = {}
@@ -266,13 +270,20 @@ class _EncodedLayers:
             self._open.append(copy)
             state = hasher("sha256")
             size = 0
-            for block in encode(_decoded(blocks, descriptor.size), self._compression):
+            for block in encode(self._layer(descriptor, blocks), self._compression):
                 state.update(block)
                 size = write_all(copy, block, size)
         digest = Digest.from_raw("sha256", state.digest())
         media_type = _new_type(media_types.OCI_LAYER, self._compression)
         self._files[digest] = copy
         self.layers[descriptor.digest] = Descriptor(media_type=media_type or "", digest=digest, size=size)
+
+    def _layer(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> Iterable[bytes]:
+        """The layer that a blob holds. Raises `DigestMismatchError` at its end if it is not the one of the config."""
+        diff_id = self._diff_ids[descriptor.digest]
+        if diff_id == descriptor.digest:
+            return blocks  # it is the layer, whatever it looks like
+        return _compared(_decoded(blocks, descriptor.size), diff_id)
 
     def blocks(self, descriptor: Descriptor) -> Iterator[bytes] | None:
         """The bytes of a new layer."""
@@ -321,6 +332,16 @@ class _NewSource:
 @contextmanager
 def _given(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     yield blocks
+
+
+def _compared(blocks: Iterable[bytes], expected: Digest) -> Iterator[bytes]:
+    state = hasher(expected.algorithm)
+    for block in blocks:
+        state.update(block)
+        yield block
+    actual = Digest.from_raw(expected.algorithm, state.digest())
+    if actual != expected:
+        raise DigestMismatchError(expected, actual)
 
 
 def _decoded(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:

@@ -32,7 +32,8 @@ def select(source: Source, references: Sequence[str] | None, platform: WantedPla
         exact = [root for root in found if root.name == reference]
         one = _without_ambiguity(source, exact or found, platform)
         if reference == one[0].descriptor.digest:
-            one = one[:1]
+            # A digest means what has no other name, if there is such an entry.
+            one = [next((root for root in one if root.name is None), one[0])]
         chosen += [root for root in one if root not in chosen]
     return chosen
 

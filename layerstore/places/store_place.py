@@ -10,6 +10,7 @@ from typing import TypeVar
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, LeaseEndedError
 from layerstore.objects import Lease
+from layerstore.oci import media_types
 from layerstore.oci.closure import Walker
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import verified_document
@@ -113,7 +114,12 @@ class _StoreWriter:
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
         """See `Writer`."""
-        self._store.push_blob(blocks, digest=descriptor.digest, lease=self._lease.renewed())
+        lease = self._lease.renewed()
+        if media_types.LAYER_COMPRESSIONS.get(descriptor.media_type) == "none":
+            # It is the layer itself, whatever it looks like: a layer may be any bytes.
+            self._store.push_layer(blocks, decode="never", expected=descriptor.digest, lease=lease)
+        else:
+            self._store.push_blob(blocks, digest=descriptor.digest, lease=lease)
         self._held.add(descriptor.digest)
         self.has_put = True
 
