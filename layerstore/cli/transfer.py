@@ -27,7 +27,7 @@ _UNNAMED = "<none>"
 _COMPRESSIONS = ("none", "gzip", "zstd")
 _REPORT_FORM = (
     "images (digest, source_digest, source_name, name), documents, blobs_copied, bytes_copied, blobs_present, "
-    "bytes_present, blobs_absent (layers that licences keep elsewhere)"
+    "bytes_present, blobs_absent (layers that licences keep elsewhere), replaced (names that another image had)"
 )
 _PLACE = click.Path(allow_dash=True)
 
@@ -247,13 +247,11 @@ def _copy_all(
 
 
 def _sum(reports: Sequence[CopyReport]) -> CopyReport:
+    counts = [field.name for field in fields(CopyReport) if field.name not in ("images", "replaced")]
     return CopyReport(
         tuple(image for report in reports for image in report.images),
-        *(
-            sum(getattr(report, field.name) for report in reports)
-            for field in fields(CopyReport)
-            if field.name != "images"
-        ),
+        *(sum(getattr(report, name) for report in reports) for name in counts),
+        tuple(name for report in reports for name in report.replaced),
     )
 
 
@@ -291,3 +289,5 @@ def _show_report(settings: Settings, report: CopyReport) -> None:
     if report.blobs_absent:
         parts.append(f"{report.blobs_absent:,} kept elsewhere for their licence")
     click.echo(f"{count_text(len(report.images), 'image')}: {'; '.join(parts)}")
+    for name in report.replaced:
+        click.echo(f"another image was called {safe(name)}; it is still there, without a name")

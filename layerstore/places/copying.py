@@ -5,16 +5,17 @@ store each image as a whole, one after another.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, InvalidInputError, InvalidOptionError
+from layerstore.errors import BlobNotFoundError, InvalidInputError, InvalidOptionError, LayerstoreError
 from layerstore.oci import media_types
 from layerstore.oci.closure import Closure
 from layerstore.oci.documents import Descriptor
 from layerstore.places.closure import Walker, blobs_of
 from layerstore.places.index_file import CONTAINERD_NAME
+from layerstore.places.layout import OCILayout
 from layerstore.places.names import checked_name, names_in
 from layerstore.places.place import Root, Sink, Source, Writer
 from layerstore.places.platforms import WantedPlatform
@@ -53,6 +54,8 @@ class CopyReport:
     bytes_present: int
     blobs_absent: int
     """Nondistributable layers that the source does not have: their manifests say where they can be fetched."""
+    replaced: tuple[str, ...] = ()
+    """Names that another image had in a layout until now; it is still there, without them."""
 
 
 def copy(
@@ -111,6 +114,7 @@ def copy(
                 )
             )
         blobs, absent = _present(made.source, made.closures)
+        before = _names_before(target)
         with target.writing() as writer:
             _check_missing(made.source, writer, absent)
             writer.expect(_sizes(made.closures, blobs))
@@ -133,7 +137,23 @@ def copy(
         transferred.present,
         transferred.present_bytes,
         sum(_may_be_absent(descriptor) for descriptor in absent),
+        tuple(
+            dict.fromkeys(
+                name
+                for root, name in zip(made.roots, chosen.names, strict=True)
+                if name is not None and before.get(name, root.descriptor.digest) != root.descriptor.digest
+            )
+        ),
     )
+
+
+def _names_before(target: Sink) -> dict[str, Digest]:
+    """The names that a layout has. That a tag moves in a store is what tags are for."""
+    if not isinstance(target, OCILayout):
+        return {}
+    with suppress(LayerstoreError):
+        return {root.name: root.descriptor.digest for root in target.roots() if root.name is not None}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,3 +131,13 @@ def test_a_docker_archive_lists_tags_alone(store: Store, tmp_path: Path) -> None
     archive = DockerArchive(tmp_path / "a.tar")
     copy(OCILayout(tmp_path / "layout"), archive, name=f"shop@{image.digest}")
     assert b'"RepoTags":null' in (tmp_path / "a.tar").read_bytes()
+
+
+def test_a_name_that_another_image_had_is_told(store: Store, tmp_path: Path) -> None:
+    for number, name in enumerate(("shop:1.0", "other:1.0")):
+        store.create_image([store.push_layer(make_tar({"a": text(9_000, number)})).layer], tag=name)
+    target = OCILayout(tmp_path / "layout")
+    assert copy(store, target, ["shop:1.0"]).replaced == ()
+    assert copy(store, target, ["shop:1.0"]).replaced == ()
+    assert copy(store, target, ["other:1.0"]).replaced == ("1.0",)
+    assert sorted(str(root.name) for root in target.roots()) == ["1.0", "None"]
