@@ -29,7 +29,10 @@ from layerstore.places.docker_archive import DockerArchive
 from layerstore.places.layout import OCILayout
 from layerstore.progress import OnProgress, Progress
 from layerstore.store import PushResult, Store
-from layerstore.tar.entries import TarEntry
+from layerstore.tar.entries import EntryKind, TarEntry
+from layerstore.union.node import Node
+from layerstore.union.view import View
+from layerstore.unpacking import Shortfall, UnpackReport, unpack
 
 __version__ = "0.1.0"
 
@@ -46,6 +49,7 @@ __all__ = [
     "DockerArchive",
     "Encoding",
     "EncodingClass",
+    "EntryKind",
     "Freed",
     "HistoryEntry",
     "Image",
@@ -55,6 +59,7 @@ __all__ = [
     "LayerReader",
     "LayerstoreError",
     "Lease",
+    "Node",
     "OCIArchive",
     "OCILayout",
     "OnProgress",
@@ -67,11 +72,15 @@ __all__ = [
     "PushedBlob",
     "RebuildReport",
     "RepairReport",
+    "Shortfall",
     "Stats",
     "Store",
     "TarEntry",
+    "UnpackReport",
     "UpgradeReport",
     "VerifyReport",
+    "View",
     "Why",
     "copy",
+    "unpack",
 ]

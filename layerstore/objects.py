@@ -28,6 +28,7 @@ from layerstore.progress import OnProgress
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import EncodingRecord
 from layerstore.tar.entries import TarEntry
+from layerstore.union.view import View
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -264,6 +265,13 @@ class Image:
         """Manifest and config as exact bytes. Raises `InvalidManifestError` for an index."""
         with self._store.index.read() as transaction:
             return image_operations.documents_of(transaction, self.digest)
+
+    def view(self) -> View:
+        """Its layers as one read-only file system. Close it: it keeps them from collection.
+
+        Raises `InvalidManifestError` for an index: which of its `platforms` is meant?
+        """
+        return View(self._store, self.config.diff_ids)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Image) and other.digest == self.digest and other._store is self._store

@@ -9,8 +9,8 @@ class Progress:
     """How far an operation has come. ``done`` and ``total`` count ``unit``; ``total`` is None where it is unknown."""
 
     operation: str
-    """What runs: ``push``, ``pull``, ``copy``, ``recompress``, ``prove``, ``verify``, ``collect``, ``repair``,
-    ``rebuild-index`` or ``backup``."""
+    """What runs: ``push``, ``pull``, ``copy``, ``recompress``, ``unpack``, ``prove``, ``verify``, ``collect``,
+    ``repair``, ``rebuild-index`` or ``backup``."""
     subject: str
     """What it runs on, for example a path or a DiffID."""
     done: int

@@ -47,6 +47,7 @@ from layerstore.storage.layout import (
 )
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.tree import tree_blocks
+from layerstore.union.view import View
 
 SKIPPED_MAX = 100
 """How many of the paths that were left out a `PushResult` names."""
@@ -231,6 +232,14 @@ class Store:
     def open_layer(self, layer: Layer | str) -> LayerReader:
         """A layer as a seekable binary file."""
         return self._layer(layer).open()
+
+    def view(self, layers: Sequence[Layer | str]) -> View:
+        """A stack of layers, the lowest first, as one read-only file system. Close it: it keeps them from collection.
+
+        Raises `InvalidInputError` for a stack that no tool could unpack: a hard link to nothing, a whiteout without a
+        name, a path through a loop of symbolic links.
+        """
+        return View(self._opened, [self._layer(layer).diff_id for layer in layers])
 
     def release_layer(self, layer: Layer | str) -> None:
         """Keep a pushed layer no longer; collection takes it. Raises `LayerInUseError` if an image uses it."""

@@ -26,11 +26,13 @@ ALLOWED: dict[str, set[str]] = {
     "storage": NAMES | {"_zstd"},
     "encodings": NAMES,
     "operations": NAMES | {"decoding", "chunking", "tar", "oci", "storage", "encodings"},
-    "objects": NAMES | {"decoding", "encodings", "operations", "oci", "storage", "tar"},
-    "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar"},
+    "union": NAMES | {"operations", "storage", "tar"},
+    "objects": NAMES | {"decoding", "encodings", "operations", "oci", "storage", "tar", "union"},
+    "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar", "union"},
     "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
-    "cli": NAMES | {"objects", "store", "places", "encodings", "__init__"},
-    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "places", "store", "tar"},
+    "unpacking": NAMES | {"places", "tar", "union"},
+    "cli": NAMES | {"objects", "store", "places", "encodings", "unpacking", "__init__"},
+    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
     "__main__": {"cli"},
 }
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import layerstore
-from layerstore.cli import care, encodings, images, inspection, layers, maintenance, recognition, transfer
+from layerstore.cli import care, encodings, files, images, inspection, layers, maintenance, recognition, transfer
 from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
 from layerstore.cli.failures import EXIT_CODES_HELP, EXIT_TERMINATED, BrokenOutput, Interrupted, end_with
 from layerstore.cli.output import safe
@@ -20,6 +20,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Transfer": (transfer.import_, transfer.export, transfer.copy_),
+    "Files": (files.ls, files.find, files.cat, files.unpack_),
     "Inspection": (
         inspection.inspect,
         inspection.history,

@@ -250,8 +250,8 @@ def _sum(reports: Sequence[CopyReport]) -> CopyReport:
     counts = [field.name for field in fields(CopyReport) if field.name not in ("images", "replaced")]
     return CopyReport(
         tuple(image for report in reports for image in report.images),
-        *(sum(getattr(report, name) for report in reports) for name in counts),
-        tuple(name for report in reports for name in report.replaced),
+        **{name: sum(getattr(report, name) for report in reports) for name in counts},
+        replaced=tuple(name for report in reports for name in report.replaced),
     )
 
 

@@ -21,8 +21,8 @@ Run = Callable[..., Any]
 COMMANDS = sorted(program.commands)
 EXAMPLES = [(name, line.strip()) for name in COMMANDS for line in program.commands[name].examples.strip().splitlines()]
 EXPECTED = (
-    "backup completion copy diff encodings export gc history images import init inspect layers prune pull push "
-    "rebuild-index recognise repair rm stats tag trash undelete untag upgrade verify why"
+    "backup cat completion copy diff encodings export find gc history images import init inspect layers ls prune pull "
+    "push rebuild-index recognise repair rm stats tag trash undelete unpack untag upgrade verify why"
 )
 
 
@@ -166,14 +166,17 @@ def test_bash_completes_behind_a_colon(output: Run, path: Path, shop: str, line:
 def test_json_everywhere(run: Run, shop: str, base: Path, path: Path, tmp_path: Path) -> None:
     arguments = {
         "backup": [tmp_path / "copy"],
+        "cat": [shop, "etc/os"],
         "completion": ["bash"],
         "copy": [f"store:{path}", "oci:other"],
         "diff": [shop, shop],
         "export": [shop, "layout"],
+        "find": [shop],
         "history": [shop],
         "import": ["layout"],
         "init": ["--store", tmp_path / "new"],
         "inspect": [shop],
+        "ls": [shop],
         "prune": ["--keep-last", "9"],
         "pull": [json.loads(run("inspect", shop).stdout)["layers"][0]["diff_id"], "out.tar"],
         "push": [base],
@@ -181,6 +184,7 @@ def test_json_everywhere(run: Run, shop: str, base: Path, path: Path, tmp_path: 
         "rm": [shop],
         "tag": [shop, "x"],
         "undelete": [shop],
+        "unpack": [shop, "root"],
         "untag": ["x"],
         "why": [shop],
     }

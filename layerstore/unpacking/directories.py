@@ -1,0 +1,84 @@
+"""Directories below the target, reached by descriptors and over no symbolic link.
+
+A path is never given to the system whole: each step is opened in the directory before it, with O_NOFOLLOW. So a link in
+the tree, whoever put it there, leads nowhere.
+"""
+
+import os
+from types import TracebackType
+from typing import Self
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HELD_MAX = 32
+"""How many levels stay open at once. What lies deeper is walked to again from there."""
+
+
+class Directories:
+    """Opens the directories of a tree one after the other; what the next has in common with the last stays open.
+
+    One thread uses it at a time. It takes over none of the descriptor of ``root``.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._held: list[tuple[bytes, int]] = []
+        self._deep: int | None = None
+        self._path = b""
+
+    def open(self, path: bytes) -> int:
+        """A descriptor of the directory ``path`` below the root, which is valid until the next call."""
+        if path == self._path:
+            return self._current()
+        if self._deep is not None and path.startswith(self._path + b"/"):
+            rest = path[len(self._path) + 1 :].split(b"/")
+        else:
+            rest = self._opened_in_common(path.split(b"/") if path else [])
+        self._path = b"\0"  # the path of nothing: should a step fail, the next call begins anew
+        for step in rest:
+            descriptor = os.open(step, _DIRECTORY, dir_fd=self._current())
+            if self._deep is None and len(self._held) < _HELD_MAX:
+                self._held.append((step, descriptor))
+            else:
+                self._drop_deep()
+                self._deep = descriptor
+        self._path = path
+        return self._current()
+
+    def _opened_in_common(self, steps: list[bytes]) -> list[bytes]:
+        """Keep what is open of these steps; the steps behind it."""
+        self._drop_deep()
+        common = 0
+        for (name, _), step in zip(self._held, steps, strict=False):
+            if name != step:
+                break
+            common += 1
+        self._keep(common)
+        return steps[common:]
+
+    def close(self) -> None:
+        """Close all but the root."""
+        self._drop_deep()
+        self._keep(0)
+        self._path = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _current(self) -> int:
+        if self._deep is not None:
+            return self._deep
+        return self._held[-1][1] if self._held else self._root
+
+    def _keep(self, count: int) -> None:
+        while len(self._held) > count:
+            os.close(self._held.pop()[1])
+
+    def _drop_deep(self) -> None:
+        if self._deep is not None:
+            os.close(self._deep)
+            self._deep = None

@@ -1,0 +1,159 @@
+"""The steps of an unpacking, in the order that keeps it safe and right.
+
+First come the directories, writable and closed to everybody else. Then files, while there is no link yet that one could
+be led astray by; then symbolic links and devices; hard links, when what they name is there. At last directories get
+their owners, modes and times, the deepest first, as nothing is made in them any more.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from functools import partial
+
+from layerstore.progress import OnProgress, Progress
+from layerstore.union.node import Node
+from layerstore.union.view import View
+from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
+from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
+from layerstore.unpacking.directories import Directories
+from layerstore.unpacking.failures import translated
+from layerstore.unpacking.report import Tally
+
+_THREADS_MAX = 4
+"""More would only wait for the interpreter: a small file is a dozen system calls and some Python."""
+_BATCHES_AHEAD = 4
+_PROGRESS_SECONDS = 0.1
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Unpacking:
+    """One unpacking. Its methods are to be called in their order; each raises errors of `layerstore.errors`."""
+
+    def __init__(
+        self, view: View, root: int, nodes: Sequence[Node], *, rootless: bool, owner: tuple[int, int] | None
+    ) -> None:
+        self._view = view
+        self._root = root
+        self._nodes = nodes
+        self._rootless = rootless
+        self._owner = owner
+        self.tally = Tally()
+        self._attributes = Attributes(rootless, owner, self.tally)
+        self._first_names: dict[tuple[int, int], bytes] = {}
+        for node in nodes:
+            if not node.is_dir:
+                self._first_names.setdefault(node.inode, node.path)
+
+    def make_directories(self) -> None:
+        """Make all directories, for their owner alone."""
+        self._each((node for node in self._nodes if node.is_dir), self._make_directory)
+
+    def write_files(self, on_progress: OnProgress | None, subject: str) -> None:
+        """Write contents and attributes of all files, each under its first name."""
+        files = [node for node in self._nodes if node.is_file and self._is_first(node)]
+        total = sum(node.size for node in files)
+        writer = ContentWriter(self._view, self._root, rootless=self._rootless, owner=self._owner)
+        told = time.monotonic()
+        with ThreadPoolExecutor(_thread_count()) as pool:
+            try:
+                for tally in _results(pool, writer, files):
+                    self.tally.add(tally)
+                    if on_progress is not None and time.monotonic() - told >= _PROGRESS_SECONDS:
+                        told = time.monotonic()
+                        on_progress(Progress("unpack", subject, self.tally.size, total))
+            except BaseException:
+                writer.stop()
+                raise
+        if on_progress is not None:
+            on_progress(Progress("unpack", subject, total, total))
+
+    def make_others(self) -> None:
+        """Make symbolic links, devices and FIFOs, each under its first name."""
+        others = (node for node in self._nodes if not (node.is_dir or node.is_file) and self._is_first(node))
+        self._each(others, self._make_other)
+
+    def make_links(self) -> None:
+        """Make the further names of what has several."""
+        further = (node for node in self._nodes if not (node.is_dir or self._is_first(node)))
+        with Directories(self._root) as first_folders:
+            self._each(further, partial(self._make_link, first_folders))
+
+    def finish_directories(self, root: Node) -> None:
+        """Give all directories their attributes, the deepest first and the target itself last, if a layer has it."""
+        self._each((node for node in reversed(self._nodes) if node.is_dir), self._finish_directory)
+        if root.layer is not None:
+            try:
+                self._attributes.set_open(self._root, root)
+            except OSError as error:
+                raise translated(error, b"") from error
+
+    def _make_directory(self, node: Node, folder: int, name: bytes) -> None:
+        os.mkdir(name, 0o700, dir_fd=folder)
+        self.tally.directories += 1
+
+    def _make_other(self, node: Node, folder: int, name: bytes) -> None:
+        if node.is_symlink:
+            os.symlink(node.link_target, name, dir_fd=folder)
+            self._attributes.set_named(folder, name, node)
+            self.tally.symlinks += 1
+            return
+        if self._rootless and node.kind in DEVICES:
+            self._make_placeholder(node, folder, name)
+        else:
+            os.mknod(name, kind_bits(node.kind) | 0o600, os.makedev(*node.device), dir_fd=folder)
+            self._attributes.set_named(folder, name, node)
+        self.tally.devices += 1
+
+    def _make_placeholder(self, node: Node, folder: int, name: bytes) -> None:
+        """An empty file, where nobody but root could make a device."""
+        descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            self._attributes.set_open(descriptor, node)
+        finally:
+            os.close(descriptor)
+        self.tally.devices_replaced += 1
+        self.tally.note(node.path, "device")
+
+    def _make_link(self, first_folders: Directories, node: Node, folder: int, name: bytes) -> None:
+        first_folder, _, first_name = self._first_names[node.inode].rpartition(b"/")
+        source = first_folders.open(first_folder)
+        os.link(first_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        self.tally.links += 1
+
+    def _finish_directory(self, node: Node, folder: int, name: bytes) -> None:
+        descriptor = os.open(name, _OPEN_DIRECTORY, dir_fd=folder)
+        try:
+            self._attributes.set_open(descriptor, node)
+        finally:
+            os.close(descriptor)
+
+    def _is_first(self, node: Node) -> bool:
+        return self._first_names[node.inode] == node.path
+
+    def _each(self, nodes: Iterable[Node], act: Callable[[Node, int, bytes], None]) -> None:
+        """Let ``act`` have each node with a descriptor of the directory it belongs in, and its name there."""
+        with Directories(self._root) as directories:
+            for node in nodes:
+                folder, _, name = node.path.rpartition(b"/")
+                try:
+                    act(node, directories.open(folder), name)
+                except OSError as error:
+                    raise translated(error, node.path) from error
+
+
+def _results(pool: ThreadPoolExecutor, writer: ContentWriter, files: Sequence[Node]) -> Iterator[Tally]:
+    """What each batch counted, as they are done. Only a few wait for a thread at any time."""
+    running: set[Future[Tally]] = set()
+    for batch in batches(files):
+        running.add(pool.submit(writer.write, batch))
+        if len(running) >= _BATCHES_AHEAD + _THREADS_MAX:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    for future in as_completed(running):
+        yield future.result()
+
+
+def _thread_count() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _THREADS_MAX)

@@ -1,0 +1,56 @@
+"""Unpack: the file system that a view shows, written to a directory."""
+
+import os
+from pathlib import Path
+
+from layerstore.errors import InvalidOptionError
+from layerstore.progress import OnProgress
+from layerstore.union.view import View
+from layerstore.unpacking.checks import check_attributes, check_nodes
+from layerstore.unpacking.report import UnpackReport
+from layerstore.unpacking.steps import Unpacking
+from layerstore.unpacking.target import opened_target, remove_all
+
+
+def unpack(
+    view: View,
+    target: str | os.PathLike[str],
+    *,
+    owner: tuple[int, int] | None = None,
+    rootless: bool | None = None,
+    on_progress: OnProgress | None = None,
+) -> UnpackReport:
+    """Write all that a view shows into a new or an empty directory.
+
+    Nothing is written outside of it, whatever the layers say. Names, kinds, modes, owners, times, attributes, hard
+    links and holes are the image's; long runs of zeros become holes, too. ``owner`` is a user and a group that
+    everything is to belong to instead. ``rootless`` is by default whether this process lacks root's rights: then
+    owners are kept in the attribute ``user.rootlesscontainers``, devices become empty files, and what else is not
+    permitted is left out and reported.
+
+    If it fails or is interrupted, what was written is removed. A process that is killed leaves a directory that is not
+    empty and that only its owner can enter, and a second attempt refuses it. Nothing is flushed to the disk.
+
+    Raises `InvalidInputError` for what no file system can hold, before anything is written; `ConflictError` if there is
+    something at ``target``; `StorageError` or `NoSpaceError` for what the system refuses.
+    """
+    is_rootless = os.geteuid() != 0 if rootless is None else rootless
+    if owner is not None and is_rootless:
+        raise InvalidOptionError("an owner can be given by root only, and not to a rootless unpacking")
+    path = Path(target)
+    root = view.lstat("/")
+    nodes = list(view.nodes())
+    check_attributes(root)
+    check_nodes(nodes)
+    with opened_target(path) as descriptor:
+        unpacking = Unpacking(view, descriptor, nodes, rootless=is_rootless, owner=owner)
+        try:
+            unpacking.make_directories()
+            unpacking.write_files(on_progress, str(path))
+            unpacking.make_others()
+            unpacking.make_links()
+            unpacking.finish_directories(root)
+        except BaseException:
+            remove_all(descriptor, nodes)
+            raise
+    return unpacking.tally.report(rootless=is_rootless)
