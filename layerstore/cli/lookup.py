@@ -3,7 +3,8 @@
 Of an index, most commands need one of its images. It is the one for ``--platform``, or else for this machine.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from layerstore.digest import reads_as_digest
 from layerstore.errors import (
@@ -12,10 +13,13 @@ from layerstore.errors import (
     InvalidInputError,
     InvalidReferenceError,
     LayerNotFoundError,
+    NotFoundError,
 )
 from layerstore.objects import Image, Layer, LayerEncoding
 from layerstore.places.platforms import WantedPlatform, normalized
 from layerstore.store import Store
+
+V = TypeVar("V")
 
 _PREFIX_LENGTH_MIN = 12
 _HEX_LENGTH = 64
@@ -40,24 +44,20 @@ def find_image(store: Store, text: str) -> Image:
 
 def find_layer(store: Store, text: str) -> Layer:
     """A layer by DiffID or shortened DiffID. Raises `LayerNotFoundError`."""
-    digits = _shortened_digits(text)
-    if digits is None:
-        return store.layers[text]
-    found = _beginning_with(text, digits, store.layers)
-    if found is None:
-        raise LayerNotFoundError(f"the store has no layer {text}")
-    return store.layers[found]
+    return _find(store.layers, text, LayerNotFoundError(f"the store has no layer {text}"))
 
 
 def find_encoding(store: Store, text: str) -> LayerEncoding:
     """An encoding by digest or shortened digest. Raises `BlobNotFoundError`."""
+    return _find(store.encodings, text, BlobNotFoundError(f"the store has no encoding {text}"))
+
+
+def _find(things: Mapping[str, V], text: str, missing: NotFoundError) -> V:
     digits = _shortened_digits(text)
-    if digits is None:
-        return store.encodings[text]
-    found = _beginning_with(text, digits, store.encodings)
+    found = text if digits is None else _beginning_with(text, digits, things)
     if found is None:
-        raise BlobNotFoundError(f"the store has no encoding {text}")
-    return store.encodings[found]
+        raise missing
+    return things[found]
 
 
 def find_either(store: Store, text: str) -> Image | Layer:

@@ -32,7 +32,7 @@ from layerstore.storage.index import Transaction
 from layerstore.storage.leases import Session
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import RecordKind
-from layerstore.storage.records import EncodingRecord, EncodingState, Place
+from layerstore.storage.records import NO_PLACE, EncodingRecord, EncodingState
 
 LAYER_SIZE_MAX = 256 << 30
 """Bytes that a blob may decode to."""
@@ -41,7 +41,6 @@ _RATIO_MAX = 1100
 _FREE_SIZE = 64 << 20
 """So much may come out of a blob of any size."""
 _HEAD_SIZE = 16
-_NO_PLACE = Place(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def push_blob(
             with open_source(raw.path, source.name) as again:
                 return _push_plain(store, again, digest, holder, report)
         raw.sync()
-        record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, raw.size, EncodingState.RAW)
+        record = EncodingRecord(0, NO_PLACE, pushed.diff_id, raw.size, EncodingState.RAW)
         add_encoding(store, digest, record, holder, raw)
         return PushedBlob(digest, pushed.diff_id, raw.size, False, pushed.totals)
 
@@ -94,7 +93,7 @@ def _push_plain(store: OpenedStore, source: Source, digest: Digest, holder: Hold
     else:
         with _LayerHold(store, holder) as hold:
             pushed = hold.push(report.count(source.blocks()), None, digest, report)
-            record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, pushed.size, EncodingState.PLAIN)
+            record = EncodingRecord(0, NO_PLACE, pushed.diff_id, pushed.size, EncodingState.PLAIN)
             add_encoding(store, digest, record, holder, None)
     return PushedBlob(digest, pushed.diff_id, pushed.size, pushed.already_present, pushed.totals)
 
@@ -166,7 +165,7 @@ def push_again(store: OpenedStore, digest: Digest) -> bool:
             with store.index.read() as transaction:
                 is_encoding = digest in transaction.encodings
             if not is_encoding:
-                record = EncodingRecord(0, _NO_PLACE, pushed.diff_id, source.size or 0, EncodingState.RAW)
+                record = EncodingRecord(0, NO_PLACE, pushed.diff_id, source.size or 0, EncodingState.RAW)
                 add_encoding(store, digest, record, holder, None)
     except (DigestMismatchError, UndecodableError):
         return False
@@ -245,7 +244,7 @@ def add_encoding(
     number = store.take_numbers("next_layer", 1)
     with store.pack_writer() as writer:
         place = writer.append(
-            RecordKind.ENCODING, 0, number, digest.pack(), replace(record, number=number, place=_NO_PLACE).encode()
+            RecordKind.ENCODING, 0, number, digest.pack(), replace(record, number=number, place=NO_PLACE).encode()
         )
         writer.sync()
 

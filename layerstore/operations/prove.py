@@ -24,9 +24,8 @@ from layerstore.progress import OnProgress, Progress
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import RecordKind
-from layerstore.storage.records import EncodingRecord, EncodingState, Place
+from layerstore.storage.records import NO_PLACE, EncodingRecord, EncodingState
 
-_NO_PLACE = Place(0, 0, 0)
 _PROGRESS_SECONDS = 0.1
 
 
@@ -187,7 +186,7 @@ def _compare(
 def _switch(store: OpenedStore, digest: Digest, before: EncodingRecord, after: EncodingRecord) -> bool:
     """Let the encoding be kept in another way, durably. False: it was dropped meanwhile, and stays so."""
     with store.pack_writer() as writer:
-        body = replace(after, place=_NO_PLACE).encode()
+        body = replace(after, place=NO_PLACE).encode()
         place = writer.append(RecordKind.ENCODING, 0, after.number, digest.pack(), body)
         writer.sync()
 

@@ -17,11 +17,10 @@ from layerstore.operations.survey import FrameCopy, Survey
 from layerstore.storage.frames import Frame, decode_frame, decode_meta
 from layerstore.storage.packs import RECORD_HEAD, PackReader
 from layerstore.storage.recipe import Run, Segment, decode_segment
-from layerstore.storage.records import FrameRecord, FrameState, LayerRecord, Place
+from layerstore.storage.records import NO_PLACE, FrameRecord, FrameState, LayerRecord, Place
 
 _FRAMES_CACHED = 16
-_NO_PLACE = Place(0, 0, 0)
-_LAYER_RECORD_SIZE = RECORD_HEAD.size + 33 + len(LayerRecord(0, _NO_PLACE, 0, 0, 0, 0).encode())
+_LAYER_RECORD_SIZE = RECORD_HEAD.size + 33 + len(LayerRecord(0, NO_PLACE, 0, 0, 0, 0).encode())
 """Bytes of a layer's record in a pack; its meta is a packed sha256 digest."""
 
 
@@ -156,7 +155,7 @@ class RecipeSorter:
         empty = Digest.of(b"")
         for number, diff_id in survey.headless_layers.items():
             if diff_id == empty and diff_id not in found.layers and number not in self._dropped:
-                found.layers[diff_id] = LayerRecord(number, _NO_PLACE, 0, 0, 0, time.time_ns())
+                found.layers[diff_id] = LayerRecord(number, NO_PLACE, 0, 0, 0, time.time_ns())
         found.damaged += [
             LayerDamage(diff_id, "its record is damaged and its recipe is not whole")
             for number, diff_id in survey.headless_layers.items()
@@ -186,7 +185,7 @@ class RecipeSorter:
             size = offset + segment.size
             skeleton_size += starts[0]
             references += segment.references
-        record = LayerRecord(number, _NO_PLACE, size, skeleton_size, references, time.time_ns())
+        record = LayerRecord(number, NO_PLACE, size, skeleton_size, references, time.time_ns())
         return Digest.from_raw("sha256", state.digest()), record
 
     def _joined(self, runs: list[Run]) -> memoryview:

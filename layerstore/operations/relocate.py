@@ -7,7 +7,7 @@ from layerstore.operations.counting import mark_dead
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackRecordHead, PackWriter, RecordKind
-from layerstore.storage.records import Place
+from layerstore.storage.records import NO_PLACE, Place
 
 
 def copy_record(store: OpenedStore, head: PackRecordHead, writer: PackWriter) -> Place | None:
@@ -19,11 +19,11 @@ def copy_record(store: OpenedStore, head: PackRecordHead, writer: PackWriter) ->
         elif head.kind is RecordKind.LAYER:
             layer = transaction.layers.get(Digest.unpack(head.meta))
             is_here = layer is not None and layer.place == head.place
-            body = replace(layer, place=Place(0, 0, 0)).encode() if layer is not None and is_here else None
+            body = replace(layer, place=NO_PLACE).encode() if layer is not None and is_here else None
         elif head.kind is RecordKind.ENCODING:
             encoding = transaction.encodings.get(Digest.unpack(head.meta))
             is_here = encoding is not None and encoding.place == head.place
-            body = replace(encoding, place=Place(0, 0, 0)).encode() if encoding is not None and is_here else None
+            body = replace(encoding, place=NO_PLACE).encode() if encoding is not None and is_here else None
         else:
             blob = transaction.blobs.get(Digest.unpack(head.meta))
             body = blob.data if blob is not None and blob.place == head.place else None

@@ -22,6 +22,7 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PackWriter, RecordKind
 from layerstore.storage.recipe import Ref, Segment, encode_segment
 from layerstore.storage.records import (
+    NO_PLACE,
     UNTIL_RELEASED,
     CountsRecord,
     LayerRecord,
@@ -259,7 +260,7 @@ class Upload:
         skeleton_size = self._skeleton_size + batch.skeleton_size
         references = self._references + batch.references
         created = time.time_ns()
-        record = LayerRecord(self._number, Place(0, 0, 0), size, skeleton_size, references, created)
+        record = LayerRecord(self._number, NO_PLACE, size, skeleton_size, references, created)
         # The place inside is zero, as it is what the record is about to get.
         place = self._writer.append(RecordKind.LAYER, 0, self._number, diff_id.pack(), record.encode())
         return LayerRecord(self._number, place, size, skeleton_size, references, created)

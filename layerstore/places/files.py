@@ -12,11 +12,8 @@ from pathlib import Path
 from layerstore.errors import (
     BlobNotFoundError,
     InvalidInputError,
-    LayerstoreError,
-    NoSpaceError,
-    ReadOnlyError,
-    StorageError,
 )
+from layerstore.os_errors import os_error
 
 BLOCK_SIZE = 1 << 20
 
@@ -34,16 +31,7 @@ def translate_os_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _translated(error, what) from error
-
-
-def _translated(error: OSError, what: str) -> LayerstoreError:
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(f"{what}: {reason}. Free space on the disk, then try again")
-    if error.errno == errno.EROFS:
-        return ReadOnlyError(f"{what}: {reason}")
-    return StorageError(f"{what}: {reason}")
+        raise os_error(error, what, on_full_disk="Free space on the disk, then try again") from error
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The folder of a store: its files, its configuration, and what the place must offer."""
 
-import errno
 import json
 import os
 import shutil
@@ -15,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from layerstore.errors import (
     InvalidOptionError,
     LayerstoreError,
-    NoSpaceError,
-    ReadOnlyError,
     StorageError,
     StoreExistsError,
     StoreNotFoundError,
@@ -24,6 +21,7 @@ from layerstore.errors import (
     UnsupportedPlaceError,
     UpgradeNeededError,
 )
+from layerstore.os_errors import os_error as _os_error
 
 FORMAT_VERSION = 2
 """What this version writes, and the newest that it reads (FORMAT.md, "Versions")."""
@@ -66,12 +64,7 @@ def translate_os_errors(what: str) -> Iterator[None]:
 
 def os_error(error: OSError, what: str) -> LayerstoreError:
     """Our error for one of the operating system."""
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceError(f"{what}: {reason}. Free space on the disk or run `layerstore gc`, then try again")
-    if error.errno == errno.EROFS:
-        return ReadOnlyError(f"{what}: {reason}")
-    return StorageError(f"{what}: {reason}")
+    return _os_error(error, what, on_full_disk="Free space on the disk or run `layerstore gc`, then try again")
 
 
 class Layout:

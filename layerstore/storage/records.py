@@ -66,6 +66,10 @@ class Place:
         return cls(*cls.STRUCT.unpack(data))
 
 
+NO_PLACE = Place(0, 0, 0)
+"""What stands for the place in the body of a record, which cannot hold its own (FORMAT.md, "Layers", "Encodings")."""
+
+
 @dataclass(slots=True)
 class FrameRecord:
     """Place and shape of a frame. The ChunkIDs of its positions stand in the pack alone."""

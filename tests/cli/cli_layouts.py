@@ -2,13 +2,14 @@
 
 import gzip
 import hashlib
-import io
 import json
 import random
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from samples import make_tar
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -21,13 +22,7 @@ Json = dict[str, Any]
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return make_tar(files, tarfile.GNU_FORMAT)
 
 
 def words(seed: int, count: int) -> bytes:

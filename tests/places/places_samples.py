@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import make_tar
 
 from layerstore._zstd import zstd
 
@@ -26,13 +27,7 @@ Json = dict[str, Any]
 
 
 def layer_tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return make_tar(files, tarfile.GNU_FORMAT)
 
 
 def noise(seed: int, size: int) -> bytes:
