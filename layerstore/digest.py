@@ -1,13 +1,14 @@
 """Digests: ``algorithm:hex`` of exact bytes, as the OCI image specification defines them (descriptor.md, "Digests")."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, Self
 
 import blake3
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from layerstore.errors import InvalidDigestError
+from layerstore.errors import DigestMismatchError, InvalidDigestError
 
 # The number of an algorithm is part of the storage format (FORMAT.md, "Digests"): never change one.
 _ALGORITHM_NUMBERS = {"sha256": 1, "sha512": 2, "blake3": 3}
@@ -104,6 +105,25 @@ def reads_as_digest(text: str) -> bool:
 def is_algorithm(name: str) -> bool:
     """Whether digests can begin with this name."""
     return name in _SIZES
+
+
+def digest_of_blocks(blocks: Iterable[bytes], algorithm: str = "sha256") -> Digest:
+    """The digest of all blocks together."""
+    state = hasher(algorithm)
+    for block in blocks:
+        state.update(block)
+    return Digest.from_raw(algorithm, state.digest())
+
+
+def compared(blocks: Iterable[bytes], expected: Digest) -> Iterator[bytes]:
+    """The blocks as they come. Raises `DigestMismatchError` at the end if all of them have another digest."""
+    state = hasher(expected.algorithm)
+    for block in blocks:
+        state.update(block)
+        yield block
+    actual = Digest.from_raw(expected.algorithm, state.digest())
+    if actual != expected:
+        raise DigestMismatchError(expected, actual)
 
 
 def hasher(algorithm: str) -> Hasher:

@@ -1,5 +1,6 @@
 """Progress of long operations, told to a callback of the caller's."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,3 +23,22 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 """Called from the thread that called the operation, at most about ten times a second and once at the end."""
+
+PROGRESS_SECONDS = 0.1
+"""How long it is between two reports of the same operation."""
+
+
+class Throttle:
+    """Says when progress is to be told again."""
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        """``at_once``: the first time it is asked; else not before some time has gone by."""
+        self._next = 0.0 if at_once else time.monotonic() + PROGRESS_SECONDS
+
+    def is_due(self) -> bool:
+        """Whether it is time; if so, the next time is `PROGRESS_SECONDS` later."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + PROGRESS_SECONDS
+        return True

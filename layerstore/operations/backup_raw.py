@@ -5,7 +5,8 @@ A file that the target has is not read again, as its packs are not. One that the
 
 from contextlib import suppress
 
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, compared
+from layerstore.errors import DigestMismatchError
 from layerstore.operations.raw_files import digest_of_file, file_blocks, new_file, raw_path
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import Layout
@@ -37,16 +38,13 @@ class RawCopier:
                 self.damaged.append(digest)
 
     def _copy(self, digest: Digest) -> bool:
-        state = hasher(digest.algorithm)
-        with suppress(FileNotFoundError), new_file(self._target.raw) as file:
-            for block in file_blocks(raw_path(self._source, digest)):
+        with suppress(FileNotFoundError, DigestMismatchError), new_file(self._target.raw) as file:
+            for block in compared(file_blocks(raw_path(self._source, digest)), digest):
                 file.write(block)
-                state.update(block)
-            if Digest.from_raw(digest.algorithm, state.digest()) == digest:
-                file.sync()
-                file.install(raw_path(self._target, digest))
-                self.bytes_copied += file.size
-                return True
+            file.sync()
+            file.install(raw_path(self._target, digest))
+            self.bytes_copied += file.size
+            return True
         return False
 
     def remove_others(self) -> None:

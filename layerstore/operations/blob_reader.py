@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, digest_of_blocks
 from layerstore.encodings.recipe import Recipe
 from layerstore.encodings.regenerate import regenerate
 from layerstore.errors import BlobNotFoundError, ContentDamagedError, DigestMismatchError, InvalidOptionError
@@ -164,10 +164,7 @@ def _file_bytes(path: Path, digest: Digest, start: int) -> Iterator[bytes]:
     status = path.stat()
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if _verified_files.get(key) != digest:
-        state = hasher(digest.algorithm)
-        for block in file_blocks(path):
-            state.update(block)
-        if Digest.from_raw(digest.algorithm, state.digest()) != digest:
+        if digest_of_blocks(file_blocks(path), digest.algorithm) != digest:
             raise ContentDamagedError(f"the file of encoding {digest} is damaged; run `layerstore verify`")
         with _verified_lock:
             if len(_verified_files) >= _VERIFIED_MAX:

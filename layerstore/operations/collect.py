@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from layerstore.digest import Digest
 from layerstore.oci.closure import Closure
@@ -26,6 +27,8 @@ from layerstore.storage.journal import Event, drop_image_event
 from layerstore.storage.layout import remove_leftovers
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
+
+R = TypeVar("R")
 
 _LAYERS_PER_TRANSACTION = 50
 
@@ -174,7 +177,7 @@ class _Collection:
             self._postponed + packs.postponed,
         )
 
-    def _write_journal(self, change: Callable[[Transaction], int]) -> int:
+    def _write_journal(self, change: Callable[[Transaction], R]) -> R:
         return self._store.journal.write(self._store.index, change)
 
     def _closure(self, digest: Digest) -> Closure | None:
@@ -206,7 +209,7 @@ class _Collection:
     def _drop_encodings(self, encodings: tuple[Digest, ...]) -> None:
         for start in range(0, len(encodings), _LAYERS_PER_TRANSACTION):
             some = encodings[start : start + _LAYERS_PER_TRANSACTION]
-            dropped = self._store.journal.write(self._store.index, partial(self._drop_some_encodings, encodings=some))
+            dropped = self._write_journal(partial(self._drop_some_encodings, encodings=some))
             self._encodings += len(dropped)
             # The row went first: who finds none reads no file, and one that is left over is an orphan.
             self._raw_bytes += sum(remove_raw(self._store, digest) for digest in dropped)

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, digest_of_blocks
 from layerstore.encodings.encoders import EncoderNumber, is_available
 from layerstore.encodings.finding import find_recipe
 from layerstore.encodings.recipe import ENCODER_SET, Recipe
@@ -20,13 +20,11 @@ from layerstore.operations.counting import mark_dead
 from layerstore.operations.pull import layer_blocks_from
 from layerstore.operations.raw_files import file_blocks, is_raw_good, raw_path, remove_raw
 from layerstore.operations.threads import worker_count
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import PROGRESS_SECONDS, OnProgress, Progress
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import RecordKind
 from layerstore.storage.records import NO_PLACE, EncodingRecord, EncodingState
-
-_PROGRESS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def _prove_all(store: OpenedStore, queue: list[Digest], on_progress: OnProgress 
         futures = list(waiting)
         try:
             while waiting:
-                ended, rest = wait(waiting, _PROGRESS_SECONDS, FIRST_EXCEPTION)
+                ended, rest = wait(waiting, PROGRESS_SECONDS, FIRST_EXCEPTION)
                 for future in ended:
                     future.result()
                 waiting = list(rest)
@@ -175,11 +173,9 @@ def _compare(
     """Make the blob from what is really on disk, as whoever pulls it will. Only then may the raw file go."""
     store.frames.clear()
     store.packs.close()
-    state = hasher(digest.algorithm)
     kept = Recipe.from_bytes(recipe.to_bytes())
-    for block in count(regenerate(kept, lambda offset: layer_blocks_from(store, record.diff_id, offset))):
-        state.update(block)
-    if Digest.from_raw(digest.algorithm, state.digest()) != digest:
+    made = count(regenerate(kept, lambda offset: layer_blocks_from(store, record.diff_id, offset)))
+    if digest_of_blocks(made, digest.algorithm) != digest:
         raise ContentDamagedError(f"encoding {digest} is not what its layer gives")
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, compared
 from layerstore.errors import (
     ContentDamagedError,
-    DigestMismatchError,
     IndexDamagedError,
     LayerNotFoundError,
 )
@@ -201,15 +200,10 @@ def _joined(reader: RecipeReader, pool: ThreadPoolExecutor, begin: int = 0) -> I
 
 def verified(blocks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
     """The blocks, the last of them only if the digest of all is the expected one, else `DigestMismatchError`."""
-    state = hasher(digest.algorithm)
     held: bytes | None = None
-    for block in blocks:
+    for block in compared(blocks, digest):
         if held is not None:
             yield held
-        state.update(block)
         held = block
-    actual = Digest.from_raw(digest.algorithm, state.digest())
-    if actual != digest:
-        raise DigestMismatchError(digest, actual)
     if held is not None:
         yield held

@@ -2,18 +2,15 @@
 
 import os
 import secrets
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from layerstore.digest import Digest
 from layerstore.operations.pull import find_layer, layer_blocks
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
-
-_PROGRESS_SECONDS = 0.1
 
 
 def pull_to(
@@ -59,7 +56,7 @@ def _pull_to_path(store: OpenedStore, diff_id: Digest, path: Path, on_progress: 
 def _write(store: OpenedStore, diff_id: Digest, file: BinaryIO, on_progress: OnProgress | None) -> int:
     total = find_layer(store, diff_id).size
     done = 0
-    told = 0.0
+    throttle = Throttle()
     told_done = -1
     for block in layer_blocks(store, diff_id):
         view = memoryview(block)
@@ -67,8 +64,8 @@ def _write(store: OpenedStore, diff_id: Digest, file: BinaryIO, on_progress: OnP
             # Raw files may write less than they are given; None means a non-blocking file that is full.
             view = view[file.write(view) or 0 :]
         done += len(block)
-        if on_progress is not None and time.monotonic() - told > _PROGRESS_SECONDS:
-            told, told_done = time.monotonic(), done
+        if on_progress is not None and throttle.is_due():
+            told_done = done
             on_progress(Progress("pull", diff_id, done, total))
     if on_progress is not None and told_done != done:
         on_progress(Progress("pull", diff_id, done, total))

@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -17,11 +16,10 @@ from layerstore.operations.drain import drain
 from layerstore.operations.source import Source, spooled
 from layerstore.operations.threads import worker_count
 from layerstore.operations.upload import Holder, Upload, UploadTotals
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.splitter import TarSplitter
 
-_PROGRESS_SECONDS = 0.1
 _HASH_QUEUE = 4
 
 
@@ -191,15 +189,14 @@ class Report:
         self._on_progress = on_progress
         self._source = source
         self._done = 0
-        self._told = 0.0
+        self._throttle = Throttle()
         self._last: Progress | None = None
 
     def count(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Give every block on, and count it."""
         for block in blocks:
             self._done += len(block)
-            if self._on_progress is not None and time.monotonic() - self._told > _PROGRESS_SECONDS:
-                self._told = time.monotonic()
+            if self._on_progress is not None and self._throttle.is_due():
                 self._tell("")
             yield block
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, digest_of_blocks
 from layerstore.errors import InvalidDigestError
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import Layout, sync_directory, sync_file, translate_os_errors
@@ -62,13 +62,10 @@ def raw_encodings(store: OpenedStore) -> list[Digest]:
 
 def is_raw_good(store: OpenedStore, digest: Digest) -> bool:
     """Whether a raw file is there and has the bytes of its digest."""
-    state = hasher(digest.algorithm)
     try:
-        for block in file_blocks(raw_path(store.layout, digest)):
-            state.update(block)
+        return digest_of_blocks(file_blocks(raw_path(store.layout, digest)), digest.algorithm) == digest
     except FileNotFoundError:
         return False
-    return Digest.from_raw(digest.algorithm, state.digest()) == digest
 
 
 class NewFile:

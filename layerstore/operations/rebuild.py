@@ -11,7 +11,6 @@ the rebuild once more finishes it.
 """
 
 import shutil
-import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from layerstore.operations.rebuild_names import (
 )
 from layerstore.operations.rebuild_recipes import LayerDamage, Recipes, RecipeSorter, choose_copy, read_body
 from layerstore.operations.survey import FrameCopy, Survey, pack_files, survey_packs
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.storage.frames import FrameMeta, decode_meta
 from layerstore.storage.index import Index, Transaction, index_in_use
 from layerstore.storage.journal import Journal
@@ -66,7 +65,6 @@ _NEW = "index.new-"
 _OLD = "index.damaged"
 _POSITIONS_PER_TRANSACTION = 100_000
 _ROWS_PER_TRANSACTION = 2000
-_PROGRESS_SECONDS = 0.1
 
 T = TypeVar("T")
 
@@ -194,14 +192,13 @@ class _Rebuild:
 
     def _scan(self) -> None:
         total = sum(size for name, (size, _) in self._fingerprint().items() if name != self._layout.journal.name)
-        told = done = 0.0
+        throttle, done = Throttle(), 0
         for pack in survey_packs(self._layout):
             self._survey.add(pack)
             done += pack.size
-            if time.monotonic() - told > _PROGRESS_SECONDS:
-                told = time.monotonic()
-                self._tell(int(done), total, "packs")
-        self._tell(int(done), total, "index")
+            if throttle.is_due():
+                self._tell(done, total, "packs")
+        self._tell(done, total, "index")
 
     def _read_blob(self, digest: Digest) -> bytes | None:
         place = self._survey.blobs.get(digest)

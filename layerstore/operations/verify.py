@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,15 +24,13 @@ from layerstore.operations.keeping import images_of
 from layerstore.operations.raw_files import raw_size
 from layerstore.operations.walk_index import EXIT_DAMAGED, STARTED
 from layerstore.operations.walk_index import command as walk_command
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.packs import PACK_HEADER
 from layerstore.storage.recipe import Segment, decode_segment
 from layerstore.storage.records import EncodingRecord, EncodingState, FrameState, ImageRecord, Place
-
-_PROGRESS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,11 +361,10 @@ class _Checker:
         if not self.store.journal.is_sound(self.store.index):
             self._add("content", "the journal is damaged or cut; the index still has what it said")
         numbers = sorted(self._frames)
-        told = time.monotonic()
+        throttle = Throttle(at_once=False)
         for done, number in enumerate(numbers):
             self._read_frame(number)
-            if on_progress is not None and time.monotonic() - told > _PROGRESS_SECONDS:
-                told = time.monotonic()
+            if on_progress is not None and throttle.is_due():
                 on_progress(Progress("verify", str(self.store.layout.root), done, len(numbers), "frames"))
         for what, place in self._records:
             self._read_record(what, place)

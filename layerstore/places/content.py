@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from layerstore.digest import Digest, hasher
-from layerstore.errors import DigestMismatchError, InvalidManifestError
+from layerstore.digest import compared
+from layerstore.errors import InvalidManifestError
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor
 
 
@@ -30,13 +30,7 @@ def verified(
     descriptor: Descriptor, blocks: Iterable[bytes], on_block: Callable[[int], None] | None = None
 ) -> Iterator[bytes]:
     """As `measured`; raises also `DigestMismatchError` at the end."""
-    state = hasher(descriptor.digest.algorithm)
-    for block in measured(descriptor, blocks, on_block):
-        state.update(block)
-        yield block
-    actual = Digest.from_raw(descriptor.digest.algorithm, state.digest())
-    if actual != descriptor.digest:
-        raise DigestMismatchError(descriptor.digest, actual)
+    return compared(measured(descriptor, blocks, on_block), descriptor.digest)
 
 
 def verified_document(descriptor: Descriptor, blocks: Iterable[bytes]) -> bytes:

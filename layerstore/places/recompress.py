@@ -16,9 +16,9 @@ from typing import Protocol
 
 from layerstore._zstd import zstd
 from layerstore.decoding import decode, detect
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, compared, hasher
 from layerstore.encodings.encoders import EncoderNumber, create_encoder
-from layerstore.errors import DigestMismatchError, InvalidManifestError, OversizedError
+from layerstore.errors import InvalidManifestError, OversizedError
 from layerstore.oci import media_types
 from layerstore.oci.closure import Blob, Closure
 from layerstore.oci.config import parse_config
@@ -283,7 +283,7 @@ class _EncodedLayers:
         diff_id = self._diff_ids[descriptor.digest]
         if diff_id == descriptor.digest:
             return blocks  # it is the layer, whatever it looks like
-        return _compared(_decoded(blocks, descriptor.size), diff_id)
+        return compared(_decoded(blocks, descriptor.size), diff_id)
 
     def blocks(self, descriptor: Descriptor) -> Iterator[bytes] | None:
         """The bytes of a new layer."""
@@ -332,16 +332,6 @@ class _NewSource:
 @contextmanager
 def _given(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     yield blocks
-
-
-def _compared(blocks: Iterable[bytes], expected: Digest) -> Iterator[bytes]:
-    state = hasher(expected.algorithm)
-    for block in blocks:
-        state.update(block)
-        yield block
-    actual = Digest.from_raw(expected.algorithm, state.digest())
-    if actual != expected:
-        raise DigestMismatchError(expected, actual)
 
 
 def _decoded(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:

@@ -3,7 +3,6 @@
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,9 +11,8 @@ from dataclasses import dataclass
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import measured, verified
 from layerstore.places.place import BlobWriter, Source
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import PROGRESS_SECONDS, OnProgress, Progress, Throttle
 
-_PROGRESS_SECONDS = 0.1
 _AHEAD_BLOCKS = 4
 _AHEAD_SIZE_MIN = 4 << 20
 """Bytes of a blob for which a thread of its own is worth it."""
@@ -106,7 +104,7 @@ def transfer(
 def _wait(futures: set[Future[None]], tell: Callable[[], None]) -> None:
     waiting = futures
     while waiting:
-        ended, waiting = wait(waiting, _PROGRESS_SECONDS, FIRST_EXCEPTION)
+        ended, waiting = wait(waiting, PROGRESS_SECONDS, FIRST_EXCEPTION)
         for future in ended:
             future.result()
         tell()
@@ -169,12 +167,11 @@ class _Report:
         self._total_name = total_name
         self._operation = operation
         self._told: dict[str, Progress] = {}
-        self._next = 0.0
+        self._throttle = Throttle()
 
     def tell(self, last: bool = False) -> None:
-        if self._on_progress is None or (time.monotonic() < self._next and not last):
+        if self._on_progress is None or not (last or self._throttle.is_due()):
             return
-        self._next = time.monotonic() + _PROGRESS_SECONDS
         for passage in self._passages:
             if passage.done or passage.ended:
                 descriptor = passage.descriptor

@@ -6,12 +6,11 @@ their owners, modes and times, the deepest first, as nothing is made in them any
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from functools import partial
 
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.union.node import Node
 from layerstore.union.view import View
 from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
@@ -23,7 +22,6 @@ from layerstore.unpacking.report import Tally
 _THREADS_MAX = 4
 """More would only wait for the interpreter: a small file is a dozen system calls and some Python."""
 _BATCHES_AHEAD = 4
-_PROGRESS_SECONDS = 0.1
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,13 +52,12 @@ class Unpacking:
         files = [node for node in self._nodes if node.is_file and self._is_first(node)]
         total = sum(node.size for node in files)
         writer = ContentWriter(self._view, self._root, rootless=self._rootless, owner=self._owner)
-        told = time.monotonic()
+        throttle = Throttle(at_once=False)
         with ThreadPoolExecutor(_thread_count()) as pool:
             try:
                 for tally in _results(pool, writer, files):
                     self.tally.add(tally)
-                    if on_progress is not None and time.monotonic() - told >= _PROGRESS_SECONDS:
-                        told = time.monotonic()
+                    if on_progress is not None and throttle.is_due():
                         on_progress(Progress("unpack", subject, self.tally.size, total))
             except BaseException:
                 writer.stop()
