@@ -14,11 +14,14 @@
     │   ├── LayerNotFoundError
     │   ├── ImageNotFoundError
     │   ├── TagNotFoundError
-    │   └── BlobNotFoundError
+    │   ├── BlobNotFoundError
+    │   └── ContainerNotFoundError
     ├── ConflictError            the present state forbids it; change that first
     │   ├── StoreExistsError
     │   ├── LayerInUseError
     │   ├── LeaseEndedError
+    │   ├── ContainerExistsError
+    │   ├── ContainerInUseError      another process changes or mounts it
     │   └── StoreClosedError         closed, or carried over a fork
     ├── UnavailableError         the machine or the store's place forbids it
     │   ├── NoSpaceError
@@ -136,6 +139,12 @@ class BlobNotFoundError(NotFoundError):
     code = "blob-not-found"
 
 
+class ContainerNotFoundError(NotFoundError):
+    """The store has no container of that name."""
+
+    code = "container-not-found"
+
+
 class ConflictError(LayerstoreError):
     """The present state of the store forbids the operation."""
 
@@ -158,6 +167,18 @@ class LeaseEndedError(ConflictError):
     """The lease that was to protect the operation has ended."""
 
     code = "lease-ended"
+
+
+class ContainerExistsError(ConflictError):
+    """The store has a container of that name."""
+
+    code = "container-exists"
+
+
+class ContainerInUseError(ConflictError):
+    """Another process changes the container, or has it mounted."""
+
+    code = "container-in-use"
 
 
 class StoreClosedError(ConflictError):

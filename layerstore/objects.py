@@ -4,27 +4,46 @@ import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar, overload
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
+from layerstore.containers.disk import prepare_container
+from layerstore.containers.files import ContainerFiles
+from layerstore.containers.layer import change_blocks
 from layerstore.digest import Digest
 from layerstore.encodings.encoders import EncoderNumber
 from layerstore.encodings.recipe import Method, Recipe
-from layerstore.errors import BlobNotFoundError, ImageNotFoundError, InvalidInputError, NotFoundError, TagNotFoundError
-from layerstore.oci.config import ImageConfig, chain_ids, parse_config
+from layerstore.errors import (
+    BlobNotFoundError,
+    ContainerInUseError,
+    ImageNotFoundError,
+    InvalidInputError,
+    NotFoundError,
+    TagNotFoundError,
+)
+from layerstore.mounting.client import Mount, mount_container, mount_view
+from layerstore.oci.config import HistoryEntry, ImageConfig, chain_ids, parse_config, rfc3339
 from layerstore.oci.documents import Descriptor, Index, Manifest, Platform, parse_image, parse_manifest
 from layerstore.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from layerstore.operations import images as image_operations
 from layerstore.operations.blob_reader import BlobReader, read_document
 from layerstore.operations.closure import layers_of, stored_closure
+from layerstore.operations.compose import compose_image
+from layerstore.operations.containers import create_container, remove_container
 from layerstore.operations.keeping import images_of
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import end_lease, renew_lease
 from layerstore.operations.listing import layer_entries
 from layerstore.operations.pull import find_layer, layer_blocks
 from layerstore.operations.pull_target import pull_to
+from layerstore.operations.push import Decode, push
+from layerstore.operations.source import open_source
 from layerstore.operations.stats import encoding_class
+from layerstore.operations.upload import Holder
 from layerstore.progress import OnProgress
+from layerstore.storage.containers import ContainerFolder, container_folder, container_folders
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import EncodingRecord
 from layerstore.tar.entries import TarEntry
@@ -273,6 +292,35 @@ class Image:
         """
         return View(self._store, self.config.diff_ids)
 
+    def mount(self, target: str | os.PathLike[str]) -> Mount:
+        """Mount its files read-only at a directory. Use it as a context manager, or call `Mount.unmount`.
+
+        The mount outlives this process. Raises `MountUnavailableError` where FUSE, or the extra ``mount``, is missing.
+        """
+        layout, config = self._store.layout, self._store.config
+        return mount_view(layout.root, config.store_id, self.config.diff_ids, Path(target))
+
+    def container(self, name: str | None = None) -> "Container":
+        """A new container of this image, named ``name`` or by its id; `Store.containers` finds it again.
+
+        It keeps the layers, be the image deleted or not. Raises `ContainerExistsError`, `InvalidReferenceError`, and
+        `UnsupportedPlaceError` where the disk cannot hold one.
+        """
+        layers = tuple(self.config.diff_ids)
+        documents = self.documents
+        owners_kept = os.geteuid() != 0
+        with View(self._store, layers) as view:
+            folder = create_container(
+                self._store,
+                name,
+                self.digest,
+                layers,
+                (documents.manifest, documents.config),
+                owners_kept=owners_kept,
+                prepare=partial(prepare_container, owners_kept=owners_kept, root=view.lstat(b"")),
+            )
+        return Container(self._store, folder)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Image) and other.digest == self.digest and other._store is self._store
 
@@ -281,6 +329,126 @@ class Image:
 
     def __repr__(self) -> str:
         return f"<Image {self.digest}>"
+
+
+class Container(ContainerFiles):
+    """An image's files under one writable layer. Reading needs nothing; `close` it, or use it as a context manager.
+
+    What `ContainerFiles` has changes the layer; `changes` tells what was changed and `commit` makes an image of it.
+    """
+
+    def __init__(self, store: OpenedStore, folder: ContainerFolder) -> None:
+        description = folder.read()
+        super().__init__(folder, description, lambda: View(store, description.layers))
+        self._store = store
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self._folder.name
+
+    @property
+    def image(self) -> Digest:
+        """The image that it was made of; the store may not have it any more."""
+        return self.description.image
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that it stands on, the lowest first."""
+        return [Layer(self._store, diff_id) for diff_id in self.description.layers]
+
+    @property
+    def created(self) -> datetime:
+        """When it was made."""
+        return _moment(self.description.created)
+
+    @property
+    def documents(self) -> image_operations.ImageDocuments:
+        """Manifest and config of its image as exact bytes."""
+        return image_operations.ImageDocuments(*self._folder.read_documents())
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it is mounted, or being changed, at this moment by someone else."""
+        if self._lock is not None:
+            return False
+        try:
+            self._folder.lock().release()
+        except ContainerInUseError:
+            return True
+        return False
+
+    def commit(
+        self,
+        tag: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        created: datetime | None = None,
+        author: str | None = None,
+        comment: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Image:
+        """Make an image of what the container shows: its image's layers, and one of its changes if there are any.
+
+        The same changes give the same layer and image. ``config`` is as for `Store.create_image`; ``author`` and
+        ``comment`` stand in its history. The container stays as it is, also if the image is there. When this returns,
+        the image survives a power cut.
+        """
+        self._store.check_writable()
+        diff_ids, sizes = [], {}
+        if next(self.changed(), None) is not None:
+            with open_source(change_blocks(self), f"container {self.name}") as source:
+                holder = Holder(self._store.session.name, False)
+                pushed = push(self._store, source, holder=holder, decode_mode=Decode.NEVER, on_progress=on_progress)
+            diff_ids, sizes = [pushed.diff_id], {pushed.diff_id: pushed.size}
+        entry = HistoryEntry(
+            created=None if created is None else rfc3339(created),
+            author=author,
+            created_by="layerstore commit",
+            comment=comment,
+            empty_layer=not diff_ids,
+        )
+        documents = compose_image(
+            sizes,
+            diff_ids,
+            base=self.documents,
+            architecture="",
+            operating_system="",
+            created=created,
+            author=author,
+            config=config,
+            history=[entry],
+            annotations=None,
+        )
+        digest = image_operations.put_image(self._store, documents.manifest, [documents.config], tag=tag)
+        return Image(self._store, digest)
+
+    def mount(self, target: str | os.PathLike[str]) -> Mount:
+        """Mount it at a directory, to be read and written there; until it is unmounted nobody else may change it.
+
+        Raises `ContainerInUseError`, and what `Image.mount` raises. What was changed here is durable and seen there.
+        """
+        self.close()
+        layout, config = self._store.layout, self._store.config
+        folder = self._folder
+        return mount_container(
+            layout.root,
+            config.store_id,
+            self.description.layers,
+            Path(target),
+            upper=folder.upper,
+            work=folder.work,
+            lock=folder.lock_file,
+            user_xattrs=self.description.owners_kept,
+        )
+
+    def remove(self) -> None:
+        """Remove it with its changes. Raises `ContainerInUseError` while it is mounted, or changed elsewhere."""
+        self.close()
+        remove_container(self._store, self.name)
+
+    def __repr__(self) -> str:
+        return f"<Container {self.name}>"
 
 
 class _NamedMapping(Mapping[str, V]):
@@ -391,6 +559,19 @@ class Trash(_NamedMapping[DeletedImage]):
     def __len__(self) -> int:
         with self._store.index.read() as transaction:
             return len(transaction.trash)
+
+
+class Containers(_NamedMapping[Container]):
+    """The containers of a store by name. `Image.container` makes one, `Container.remove` removes it."""
+
+    def __getitem__(self, name: str) -> Container:
+        return Container(self._store, container_folder(self._store.layout.root, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([folder.name for folder in container_folders(self._store.layout.root)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class Tags(_NamedMapping[Digest], MutableMapping[str, Digest]):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, Self
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import InvalidOptionError
-from layerstore.objects import Encodings, Image, Images, Layer, Layers, Lease, Tags, Trash
+from layerstore.objects import Containers, Encodings, Image, Images, Layer, Layers, Lease, Tags, Trash
 from layerstore.oci.config import HistoryEntry
 from layerstore.operations import blobs as blob_operations
 from layerstore.operations import images as image_operations
@@ -98,6 +98,8 @@ class Store:
         """All images, by tag or digest."""
         self.trash = Trash(opened)
         """Deleted images that can still be brought back, by digest."""
+        self.containers = Containers(opened)
+        """All containers, by name."""
         self.tags = Tags(opened)
         """All tags, as a mutable mapping to image digests."""
 

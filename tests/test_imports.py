@@ -11,12 +11,13 @@ import pytest
 import layerstore
 
 ROOT = Path(layerstore.__file__).parent
-NAMES = {"errors", "digest", "os_errors", "progress"}
+NAMES = {"errors", "digest", "os_errors", "progress", "directories"}
 
 # Each part of the package, and the other parts that its modules may import.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "os_errors": {"errors"},
+    "directories": set(),
     "progress": set(),
     "_zstd": set(),
     "digest": {"errors"},
@@ -28,11 +29,17 @@ ALLOWED: dict[str, set[str]] = {
     "encodings": NAMES,
     "operations": NAMES | {"decoding", "chunking", "tar", "oci", "storage", "encodings"},
     "union": NAMES | {"operations", "storage", "tar"},
-    "objects": NAMES | {"decoding", "encodings", "operations", "oci", "storage", "tar", "union"},
-    "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar", "union"},
+    "containers": NAMES | {"oci", "operations", "storage", "tar", "union"},
+    "mounting": NAMES | {"operations", "storage", "tar", "union"},
+    "objects": NAMES
+    | {"containers", "decoding", "encodings", "mounting", "operations", "oci", "storage", "tar", "union"},
+    "store": NAMES | {"containers", "decoding", "objects", "operations", "oci", "storage", "tar", "union"},
     "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
     "unpacking": NAMES | {"places", "tar", "union"},
-    "cli": NAMES | {"objects", "store", "places", "encodings", "unpacking", "__init__"},
+    "running": NAMES
+    | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
+    "filesystem": NAMES | {"objects", "store", "tar", "union"},
+    "cli": NAMES | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "__init__"},
     "__init__": NAMES | {"decoding", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
     "__main__": {"cli"},
 }
@@ -41,13 +48,16 @@ ALLOWED: dict[str, set[str]] = {
 OUTSIDE: dict[str, set[str]] = {
     "lmdb": {"storage.index"},
     "blake3": {"digest", "storage.frames"},
-    "pydantic": {"digest", "storage.layout", "oci.config", "oci.documents"},
+    "pydantic": {"digest", "storage.containers", "storage.layout", "oci.config", "oci.documents"},
     "pydantic_core": {"digest", "oci.config", "oci.documents"},
     "pyfastcdc": {"chunking.fastcdc"},
     "backports": {"_zstd"},
     "compression": {"_zstd"},
     "click": {"cli"},
     "rich": {"cli"},
+    "pyfuse3": {"mounting"},
+    "trio": {"mounting"},
+    "fsspec": {"filesystem"},
 }
 
 

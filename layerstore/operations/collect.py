@@ -14,6 +14,7 @@ from typing import TypeVar
 from layerstore.digest import Digest
 from layerstore.oci.closure import Closure
 from layerstore.operations.closure import kept_by, stored_closure
+from layerstore.operations.containers import end_leases_of_no_container, leases_of_no_container
 from layerstore.operations.drain import drain
 from layerstore.operations.forecast import Forecast, Freed
 from layerstore.operations.keeping import drop_encoding, drop_layer, drop_upload, is_kept, loosen
@@ -108,7 +109,7 @@ def forecast_garbage(store: OpenedStore, forecast: Forecast, images: Iterable[Di
         forecast.drop_image(digest)
     for _, diff_id in transaction.loose_layers.items():
         forecast.drop_if_loose(diff_id)
-    for lease in expired_leases(transaction):
+    for lease in [*expired_leases(transaction), *leases_of_no_container(transaction, store.layout.root)]:
         for _, diff_id in transaction.lease_layers.items_with_prefix(lease):
             forecast.drop_if_loose(diff_id)
     uploads = dict(transaction.uploads.items())
@@ -205,6 +206,7 @@ class _Collection:
             expired = expired_leases(transaction)
         for lease in expired:
             end_lease(self._store, lease)
+        end_leases_of_no_container(self._store)
 
     def _drop_encodings(self, encodings: tuple[Digest, ...]) -> None:
         for start in range(0, len(encodings), _LAYERS_PER_TRANSACTION):

@@ -22,6 +22,7 @@ from uuid import uuid4
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError
 from layerstore.operations.closure import kept_by
+from layerstore.operations.containers import hold_for_containers
 from layerstore.operations.damage import note_damage
 from layerstore.operations.forecast import dead_bytes, is_thin
 from layerstore.operations.keeping import is_kept
@@ -380,6 +381,7 @@ class _Rebuild:
             for number in self._unsound:
                 note_damage(store, number)
             adopt_raw_files(store, self._unplaced | named_blobs(store))
+            hold_for_containers(store)
             store.index.write(_hold_unowned)
             with store.index.read() as transaction:
                 layers = set(transaction.layers)

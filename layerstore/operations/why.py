@@ -9,6 +9,7 @@ from layerstore.oci.closure import Closure
 from layerstore.operations.closure import stored_closure
 from layerstore.operations.images import resolve, tags_of
 from layerstore.operations.keeping import encodings_of, holds_of, images_of
+from layerstore.storage.containers import container_leases
 from layerstore.storage.index import Transaction
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
@@ -29,15 +30,16 @@ class Why:
 def why(store: OpenedStore, text: str) -> Why:
     """What keeps the layer or image that ``text`` names by digest or tag. Raises `NotFoundError`."""
     live = LiveLeases.look(store.layout.leases)
+    containers = container_leases(store.layout.root)
     with store.index.read() as transaction:
         if reads_as_digest(text):
             digest = Digest(text)
             layer = transaction.layers.get(digest)
             if layer is not None:
-                return _why_kept(transaction, "layer", digest, layer.number, live)
+                return _why_kept(transaction, "layer", digest, layer.number, live, containers)
             encoding = transaction.encodings.get(digest)
             if encoding is not None:
-                return _why_kept(transaction, "encoding", digest, encoding.number, live)
+                return _why_kept(transaction, "encoding", digest, encoding.number, live, containers)
             if digest in transaction.trash:
                 return _why_trash(transaction, digest)
             if digest not in transaction.images:
@@ -49,7 +51,9 @@ def why(store: OpenedStore, text: str) -> Why:
         return Why(digest, "image", tuple(reasons), (digest,), tags)
 
 
-def _why_kept(transaction: Transaction, kind: str, kept: Digest, number: int, live: LiveLeases) -> Why:
+def _why_kept(
+    transaction: Transaction, kind: str, kept: Digest, number: int, live: LiveLeases, containers: dict[bytes, str]
+) -> Why:
     images = images_of(transaction, number)
     reasons = []
     tags: list[str] = []
@@ -62,7 +66,9 @@ def _why_kept(transaction: Transaction, kind: str, kept: Digest, number: int, li
             where += f", which is in the trash until {_moment(transaction.trash[digest].expires)}"
         reasons.append(f"{where} ({', '.join(own)})" if own else where)
     for holder, end in holds_of(transaction, number).items():
-        if end:
+        if holder in containers:
+            reasons.append(f"container {containers[holder]} stands on it")
+        elif end:
             reasons.append(f"pushed under lease {holder.hex()}, which ends {_moment(end)}")
         else:
             state = "a running process" if holder in live.sessions else "a process that has ended"

@@ -20,6 +20,9 @@ _DIFF_ID_SIZE = 33  # packed: a DiffID of ours is a sha256
 UNTIL_RELEASED = 0
 """The end of a hold that has none."""
 
+NEVER = 2**63 - 1
+"""The end of a container's lease, and of its holds."""
+
 
 def seal(key: bytes, body: bytes) -> bytes:
     """``body`` with its checksum behind it."""

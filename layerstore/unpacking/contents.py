@@ -9,13 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
 
+from layerstore.directories import Directories
 from layerstore.errors import InvalidInputError, LayerstoreError
 from layerstore.places.files import write_all
 from layerstore.union.node import Node
 from layerstore.union.view import View
 from layerstore.unpacking.attributes import Attributes
 from layerstore.unpacking.checks import shown
-from layerstore.unpacking.directories import Directories
 from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from functools import partial
 
+from layerstore.directories import Directories
 from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.union.node import Node
 from layerstore.union.view import View
 from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
 from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
-from layerstore.unpacking.directories import Directories
 from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
 

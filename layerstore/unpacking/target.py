@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from layerstore.directories import Directories
 from layerstore.errors import ConflictError, NotFoundError
 from layerstore.places.files import names_in_directory, opened_directory, translate_os_errors
 from layerstore.union.node import Node
-from layerstore.unpacking.directories import Directories
 
 _PRIVATE = 0o700
 _MODE_OF_NEW = 0o755

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerstore.errors import InvalidInputError, StorageError
-from layerstore.tar import tree
+from layerstore.tar import writer
 from layerstore.tar.entries import EntryKind, EntryReader, TarEntry
 from layerstore.tar.splitter import PieceKind, TarSplitter
 from layerstore.tar.tree import tree_blocks
@@ -309,14 +309,14 @@ def test_small_holes_are_written_as_zeros(tmp_path: Path) -> None:
 
 
 def test_a_file_of_too_many_regions_is_data_from_there_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "SPARSE_REGIONS_MAX", 10)
+    monkeypatch.setattr(writer, "SPARSE_REGIONS_MAX", 10)
     root = tmp_path / "tree"
     root.mkdir()
     many_holes(root / "f")
     settle(root)
     with (root / "f").open("r+b") as file:
         file.truncate(60 * 128 * 1024)
-    monkeypatch.setattr(tree, "SPARSE_SAVING_MIN", MEBIBYTE // 2)
+    monkeypatch.setattr(writer, "SPARSE_SAVING_MIN", MEBIBYTE // 2)
     data = tar_of(root)
     assert data.count(b"\n") > 20
     assert len(data) > 6 * MEBIBYTE

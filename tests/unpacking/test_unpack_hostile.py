@@ -14,7 +14,7 @@ from layerstore import EntryKind, Node, Store
 from layerstore.errors import InvalidInputError, LayerstoreError
 from layerstore.unpacking import unpack
 from layerstore.unpacking.checks import check_nodes
-from layerstore.unpacking.directories import Directories
+from layerstore.directories import Directories
 
 Stack = Callable[[str], list[bytes]]
 

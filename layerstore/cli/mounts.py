@@ -1,0 +1,126 @@
+"""Commands for mounted images: mount, umount."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from layerstore.cli.lookup import artifact_type, find_either, for_platform, refuse_artifact
+from layerstore.cli.output import count_text, print_json, safe, table
+from layerstore.cli.parameters import complete_any, platform_option
+from layerstore.cli.settings import Settings, command
+from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError
+from layerstore.mounting.client import MountInfo, mount_view, mounts, unmount
+from layerstore.objects import Image
+from layerstore.store import Store
+
+
+@command(
+    "mount",
+    json_form=(
+        "An object: image (its digest, or a layer's), directory. Without arguments an array: directory, kind (view or "
+        "container), store (null if its server is dead), tags, layers."
+    ),
+    examples="""
+        layerstore mount shop:1.0 /mnt/shop
+        layerstore mount
+        layerstore umount /mnt/shop
+    """,
+)
+@click.argument("image", required=False, shell_complete=complete_any, metavar="[IMAGE|DIGEST]")
+@click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
+@platform_option()
+def mount(settings: Settings, image: str | None, directory: Path | None, platform: str | None) -> None:
+    """Mount an image at a directory, or list what is mounted.
+
+    Nothing is unpacked: a process of its own reads what is asked for out of the store, until the image is unmounted by
+    `layerstore umount` or plain `umount`. It is read-only. DIGEST may be a layer's, which is then shown alone. Images
+    with layers in common share the memory that keeps their files. Needs Linux with FUSE, and fusermount3 if not root.
+    """
+    if image is None:
+        _list(settings)
+        return
+    if directory is None:
+        raise click.UsageError("give the directory to mount at, too")
+    with settings.open(read_only=True) as store:
+        digest, diff_ids = _stack(store, image, platform)
+        mounted = mount_view(store.path, store.config.store_id, diff_ids, directory)
+    if settings.json:
+        print_json({"image": digest, "directory": mounted.target})
+    else:
+        settings.say(f"{digest}   {safe(str(mounted.target))}")
+
+
+@command(
+    "umount",
+    json_form="An array of the directories.",
+    examples="""
+        layerstore umount /mnt/shop
+        layerstore umount --lazy /mnt/shop /mnt/base
+    """,
+)
+@click.argument("directories", required=True, nargs=-1, metavar="DIR...", type=click.Path(path_type=Path))
+@click.option("--lazy", is_flag=True, help="Also what is in use: it goes away when nobody uses it any more.")
+def umount(settings: Settings, directories: Sequence[Path], lazy: bool) -> None:
+    """Unmount what is mounted at directories.
+
+    Also what a server that died has left behind. Nothing but what layerstore has mounted is unmounted.
+    """
+    for directory in directories:
+        unmount(directory, lazy=lazy)
+        settings.say(f"{safe(str(directory))} is unmounted")
+    if settings.json:
+        print_json(list(directories))
+
+
+def _stack(store: Store, text: str, platform: str | None) -> tuple[Digest, Sequence[Digest]]:
+    """What was named, and its layers."""
+    found = find_either(store, text)
+    if not isinstance(found, Image):
+        return found.diff_id, [found.diff_id]
+    image = refuse_artifact(for_platform(found, text, platform), text)
+    return image.digest, image.config.diff_ids
+
+
+def _list(settings: Settings) -> None:
+    found = mounts()
+    tags = [_tags(one) for one in found]
+    if settings.json:
+        documents = [
+            {"directory": one.target, "kind": _kind(one), "store": one.store, "tags": names, "layers": one.layers}
+            for one, names in zip(found, tags, strict=True)
+        ]
+        print_json(documents)
+    elif found:
+        rows = [
+            (
+                str(one.target),
+                _kind(one),
+                ", ".join(names) or count_text(len(one.layers), "layer") if one.is_alive else "its server is dead",
+                str(one.store or ""),
+            )
+            for one, names in zip(found, tags, strict=True)
+        ]
+        click.echo(table(("DIRECTORY", "KIND", "IMAGE", "STORE"), rows))
+
+
+def _kind(mounted: MountInfo) -> str:
+    return "container" if mounted.is_container else "view"
+
+
+def _tags(mounted: MountInfo) -> list[str]:
+    """The tags of the images that have exactly these layers; none if the store cannot be asked now."""
+    names = []
+    if mounted.store is not None:
+        with contextlib.suppress(LayerstoreError), Store.open(mounted.store, read_only=True) as store:
+            for name, digest in store.tags.items():
+                image = store.images[digest]
+                if (
+                    not image.is_index
+                    and artifact_type(image) is None
+                    and tuple(image.config.diff_ids) == mounted.layers
+                ):
+                    names.append(name)
+    return sorted(names)

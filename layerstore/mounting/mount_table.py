@@ -1,0 +1,84 @@
+"""What is mounted in this mount namespace: /proc/self/mountinfo (proc(5))."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FUSE_KIND = "fuse.layerstore"
+OVERLAY_SOURCE = "layerstore"
+FUSE_OVERLAY_KIND = "fuse.fuse-overlayfs"
+_TABLE = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """A line of the table."""
+
+    device: str
+    """Major and minor number of the file system, as ``0:52``."""
+    root: bytes
+    """What of the file system is at the target: ``/`` for all of it, a directory for a bind mount."""
+    target: Path
+    kind: str
+    source: str
+    options: bytes
+    """Those of the file system."""
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is a view of ours, or all of them."""
+        return self.kind == FUSE_KIND
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it is a container's overlay of ours."""
+        return self.source == OVERLAY_SOURCE and self.kind in ("overlay", FUSE_OVERLAY_KIND)
+
+    def option(self, name: bytes) -> bytes | None:
+        """The value of an option of an overlay, unescaped."""
+        for part in re.split(rb"(?<!\\),", self.options):
+            key, _, value = part.partition(b"=")
+            if key == name:
+                return re.sub(rb"\\(.)", rb"\1", value)
+        return None
+
+
+def read_mounts() -> list[MountEntry]:
+    """All mounts of this process's namespace, later ones over earlier ones."""
+    return [_parse(line) for line in _TABLE.read_bytes().splitlines()]
+
+
+def mount_at(target: Path) -> MountEntry | None:
+    """The uppermost mount at exactly this path, which must be `resolved`."""
+    return next((one for one in reversed(read_mounts()) if one.target == target), None)
+
+
+def resolved(target: Path) -> Path:
+    """A path as the table has it. Its last part is not looked at: a dead mount there would answer with an error."""
+    absolute = Path(os.path.abspath(target))  # noqa: PTH100  # `Path.absolute` keeps ".."
+    return Path(os.path.realpath(absolute.parent)) / absolute.name
+
+
+def open_table() -> int:
+    """A descriptor of the table; poll(2) reports POLLPRI and POLLERR when it has changed."""
+    return os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _parse(line: bytes) -> MountEntry:
+    left, _, right = line.partition(b" - ")
+    fields = left.split(b" ")
+    kind, source, options = [*right.split(b" "), b"", b""][:3]
+    return MountEntry(
+        fields[2].decode(),
+        _unescaped(fields[3]),
+        Path(os.fsdecode(_unescaped(fields[4]))),
+        os.fsdecode(kind),
+        os.fsdecode(_unescaped(source)),
+        _unescaped(options),
+    )
+
+
+def _unescaped(field: bytes) -> bytes:
+    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), field)

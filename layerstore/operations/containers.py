@@ -1,0 +1,121 @@
+"""Containers in the store: created, listed, removed. A lease without end keeps the layers that one stands on.
+
+The lease is there before the container, and gone after it. Both are changed under one lock, so that who holds it knows
+a lease without a container to be the rest of a process that was killed.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from layerstore.digest import Digest
+from layerstore.errors import ContainerExistsError, LayerNotFoundError, LayerstoreError
+from layerstore.operations.leases import end_lease
+from layerstore.operations.upload import Holder, hold_layer
+from layerstore.storage.containers import (
+    ContainerDescription,
+    ContainerFolder,
+    container_folder,
+    container_folders,
+    container_leases,
+    new_container_folder,
+    remove_container_folder,
+    remove_container_leftovers,
+)
+from layerstore.storage.index import Transaction
+from layerstore.storage.opened import OpenedStore
+from layerstore.storage.records import NEVER, LeaseRecord
+
+_LOCK = "containers"
+
+
+def create_container(
+    store: OpenedStore,
+    name: str | None,
+    image: Digest,
+    layers: tuple[Digest, ...],
+    documents: tuple[bytes, bytes],
+    *,
+    owners_kept: bool,
+    prepare: Callable[[ContainerFolder], None],
+) -> ContainerFolder:
+    """Make a container of layers that are in the store; durable when it returns.
+
+    ``documents`` are the image's manifest and config, ``prepare`` is given the folder before it can be seen. Raises
+    `ContainerExistsError`, `InvalidReferenceError`, `LayerNotFoundError`.
+    """
+    store.check_writable()
+    root = store.layout.root
+    if name is not None:
+        container_folder(root, name)
+    new = new_container_folder(root, image, layers, owners_kept=owners_kept)
+    try:
+        new.fill(*documents)
+        prepare(new.folder)
+        target = container_folder(root, name if name is not None else new.description.id[:12])
+        with store.lock(_LOCK):
+            if target.path.exists():
+                raise ContainerExistsError(
+                    f"the store has a container {target.name}; choose another name, or remove it with "
+                    f"`layerstore container rm {target.name}`"
+                )
+            store.index.write(partial(_hold, description=new.description))
+            try:
+                new.install(target)
+            except BaseException:
+                end_lease(store, new.description.lease)
+                raise
+    except BaseException:
+        new.discard()
+        raise
+    return target
+
+
+def remove_container(store: OpenedStore, name: str) -> None:
+    """Remove a container with its changes. Raises `ContainerNotFoundError`, `ContainerInUseError`."""
+    store.check_writable()
+    folder = container_folder(store.layout.root, name)
+    lease = folder.read().lease
+    lock = folder.lock()
+    try:
+        with store.lock(_LOCK):
+            remove_container_folder(folder)
+            end_lease(store, lease)
+    finally:
+        lock.release()
+
+
+def end_leases_of_no_container(store: OpenedStore) -> None:
+    """End the leases, and remove the folders, of processes that were killed while they made or removed a container."""
+    with store.lock(_LOCK):
+        remove_container_leftovers(store.layout.root)
+        with store.index.read() as transaction:
+            leases = leases_of_no_container(transaction, store.layout.root)
+        for lease in leases:
+            end_lease(store, lease)
+
+
+def leases_of_no_container(transaction: Transaction, root: Path) -> list[bytes]:
+    """The leases without end that belong to nothing, or to a container that is being made at this moment."""
+    leases = [name for name, record in transaction.leases.items() if record.expires == NEVER]
+    living = container_leases(root) if leases else {}
+    return [lease for lease in leases if lease not in living]
+
+
+def hold_for_containers(store: OpenedStore) -> None:
+    """Let the containers keep what there is of their layers, in an index that was made anew."""
+    for folder in container_folders(store.layout.root):
+        with suppress(LayerstoreError):  # a damaged description keeps nothing
+            store.index.write(partial(_hold, description=folder.read(), may_lack=True))
+
+
+def _hold(transaction: Transaction, description: ContainerDescription, *, may_lack: bool = False) -> None:
+    transaction.leases.put(description.lease, LeaseRecord(time.time_ns(), NEVER))
+    for diff_id in dict.fromkeys(description.layers):
+        record = transaction.layers.get(diff_id)
+        if record is not None:
+            hold_layer(transaction, diff_id, record.number, Holder(description.lease, True))
+        elif not may_lack:
+            raise LayerNotFoundError(f"the store has no layer {diff_id}")

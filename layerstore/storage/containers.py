@@ -1,0 +1,187 @@
+"""The folders of containers: what a container stands on, and where its changes are (FORMAT.md, "Containers")."""
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from layerstore.digest import Digest
+from layerstore.errors import ContainerInUseError, ContainerNotFoundError, InvalidReferenceError, StorageError
+from layerstore.storage.layout import sync_directory, translate_os_errors, write_file
+from layerstore.storage.locks import FileLock
+
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_DESCRIPTION = "container.json"
+_MANIFEST = "manifest"
+_CONFIG = "config"
+_REMOVED = ".removed-"
+_NEW = ".new-"
+
+
+class ContainerDescription(BaseModel):
+    """`container.json`: what is fixed when a container is created."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str = Field(pattern="^[0-9a-f]{32}$")
+    """Names the lease that keeps the layers."""
+    image: Digest
+    layers: tuple[Digest, ...]
+    created: int = Field(ge=0)
+    """Nanoseconds since 1970."""
+    owners_kept: bool
+    """Whether owners, modes and devices are told by attributes, since its user is not allowed to set them."""
+
+    @property
+    def lease(self) -> bytes:
+        """The name of the lease."""
+        return bytes.fromhex(self.id)
+
+
+class ContainerFolder:
+    """The folder of one container."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.upper = path / "upper"
+        """The changes, as overlayfs keeps them in its upper directory."""
+        self.work = path / "work"
+        """What overlayfs needs beside them."""
+        self.temporary = path / "tmp"
+        """What is being made before it is put in place."""
+        self.lock_file = path / "lock"
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.path.name
+
+    def read(self) -> ContainerDescription:
+        """What it stands on. Raises `ContainerNotFoundError`."""
+        try:
+            with translate_os_errors(f"cannot read container {self.name}"):
+                return ContainerDescription.model_validate_json((self.path / _DESCRIPTION).read_bytes())
+        except ValidationError:
+            raise StorageError(f"{self.path / _DESCRIPTION} is damaged; the changes are in {self.upper}") from None
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise _absent(self.name) from None
+            raise
+
+    def read_documents(self) -> tuple[bytes, bytes]:
+        """The exact manifest and config of the image that it was made of."""
+        with translate_os_errors(f"cannot read container {self.name}"):
+            return (self.path / _MANIFEST).read_bytes(), (self.path / _CONFIG).read_bytes()
+
+    def lock(self) -> FileLock:
+        """Be the only one who changes it. Raises `ContainerInUseError`, `ContainerNotFoundError`."""
+        lock = FileLock.acquire(self.lock_file, blocking=False, create=False)
+        if lock is None:
+            if not self.lock_file.exists():
+                raise _absent(self.name)
+            raise ContainerInUseError(f"container {self.name} is mounted, or being changed by another process")
+        return lock
+
+
+def container_folder(root: Path, name: str) -> ContainerFolder:
+    """The folder of a container in a store, be it there or not. Raises `InvalidReferenceError` for what is no name."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidReferenceError(
+            f"{name!r} is no name for a container: up to 128 letters, digits, '_', '.' and '-', "
+            "the first a letter or digit"
+        )
+    return ContainerFolder(root / "containers" / name)
+
+
+def container_folders(root: Path) -> Iterator[ContainerFolder]:
+    """The containers of a store, sorted by name."""
+    with translate_os_errors(f"cannot read the containers of {root}"):
+        try:
+            names = sorted(path.name for path in (root / "containers").iterdir())
+        except FileNotFoundError:
+            return
+    for name in names:
+        if NAME_PATTERN.fullmatch(name):
+            yield ContainerFolder(root / "containers" / name)
+
+
+def container_leases(root: Path) -> dict[bytes, str]:
+    """The leases of the containers of a store, with their names."""
+    found = {}
+    for folder in container_folders(root):
+        with suppress(ContainerNotFoundError):  # it was removed meanwhile
+            found[folder.read().lease] = folder.name
+    return found
+
+
+def new_container_folder(root: Path, image: Digest, layers: tuple[Digest, ...], *, owners_kept: bool) -> "NewContainer":
+    """Begin a container: its folder is no container's until `NewContainer.install`."""
+    with translate_os_errors(f"cannot create a container in {root}"):
+        containers = root / "containers"
+        containers.mkdir(exist_ok=True)
+        sync_directory(root)
+        path = containers / f"{_NEW}{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+    description = ContainerDescription(
+        id=secrets.token_hex(16), image=image, layers=layers, created=time.time_ns(), owners_kept=owners_kept
+    )
+    return NewContainer(ContainerFolder(path), description)
+
+
+class NewContainer:
+    """A container that is being made."""
+
+    def __init__(self, folder: ContainerFolder, description: ContainerDescription) -> None:
+        self.folder = folder
+        self.description = description
+
+    def fill(self, manifest: bytes, config: bytes) -> None:
+        """Write all but the changes, durably."""
+        folder = self.folder
+        with translate_os_errors(f"cannot create a container in {folder.path.parent}"):
+            for one in (folder.upper, folder.work, folder.temporary):
+                one.mkdir(mode=0o755)
+            folder.lock_file.touch()
+            write_file(folder.path / _MANIFEST, manifest)
+            write_file(folder.path / _CONFIG, config)
+            write_file(folder.path / _DESCRIPTION, self.description.model_dump_json(indent=2).encode() + b"\n")
+
+    def install(self, target: ContainerFolder) -> None:
+        """Let it be the container that ``target`` names, durably; none may be there."""
+        with translate_os_errors(f"cannot create container {target.name}"):
+            self.folder.path.rename(target.path)
+            sync_directory(target.path.parent)
+        self.folder = target
+
+    def discard(self) -> None:
+        """Remove what was begun."""
+        shutil.rmtree(self.folder.path, ignore_errors=True)
+
+
+def remove_container_folder(folder: ContainerFolder) -> None:
+    """Remove a container, in one step to all who look for it. Raises `ContainerNotFoundError`."""
+    aside = folder.path.with_name(f"{_REMOVED}{secrets.token_hex(8)}")
+    with translate_os_errors(f"cannot remove container {folder.name}"):
+        try:
+            folder.path.rename(aside)
+        except FileNotFoundError:
+            raise _absent(folder.name) from None
+        sync_directory(aside.parent)
+        shutil.rmtree(aside)
+
+
+def remove_container_leftovers(root: Path) -> None:
+    """Remove what processes that were killed left of containers they made or removed. Nobody may do either now."""
+    with suppress(FileNotFoundError):
+        for path in (root / "containers").iterdir():
+            if path.name.startswith((_REMOVED, _NEW)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _absent(name: str) -> ContainerNotFoundError:
+    return ContainerNotFoundError(f"the store has no container {name}; `layerstore container ls` lists them")
