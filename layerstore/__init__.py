@@ -6,13 +6,14 @@ Begin with `Store.create` or `Store.open`; the README has a tour, ARCHITECTURE.m
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.objects import DeletedImage, Image, Layer, LayerEncoding, Lease
+from layerstore.mounting.client import Mount
+from layerstore.objects import Container, DeletedImage, Image, Layer, LayerEncoding, Lease
 from layerstore.oci.config import HistoryEntry
 from layerstore.operations.backup import BackupReport
 from layerstore.operations.blob_reader import BlobReader
 from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport
-from layerstore.operations.diff import Change
+from layerstore.operations.compare import ByteRange
 from layerstore.operations.forecast import Freed
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.prove import ProofReport
@@ -30,6 +31,8 @@ from layerstore.places.layout import OCILayout
 from layerstore.progress import OnProgress, Progress
 from layerstore.store import PushResult, Store
 from layerstore.tar.entries import EntryKind, TarEntry
+from layerstore.union.changes import Change
+from layerstore.union.file_system import FileSystem
 from layerstore.union.node import Node
 from layerstore.union.view import View
 from layerstore.unpacking import Shortfall, UnpackReport, unpack
@@ -39,9 +42,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BackupReport",
     "BlobReader",
+    "ByteRange",
     "Change",
     "CollectionPlan",
     "CollectionReport",
+    "Container",
     "CopiedImage",
     "CopyReport",
     "DeletedImage",
@@ -50,6 +55,7 @@ __all__ = [
     "Encoding",
     "EncodingClass",
     "EntryKind",
+    "FileSystem",
     "Freed",
     "HistoryEntry",
     "Image",
@@ -59,6 +65,7 @@ __all__ = [
     "LayerReader",
     "LayerstoreError",
     "Lease",
+    "Mount",
     "Node",
     "OCIArchive",
     "OCILayout",

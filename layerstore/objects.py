@@ -368,6 +368,11 @@ class Container(ContainerFiles):
         return image_operations.ImageDocuments(*self._folder.read_documents())
 
     @property
+    def config(self) -> ImageConfig:
+        """The config of its image."""
+        return parse_config(self.documents.config)
+
+    @property
     def is_in_use(self) -> bool:
         """Whether it is mounted, or being changed, at this moment by someone else."""
         if self._lock is not None:

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,8 @@ from layerstore.operations.backup import BackupReport, backup
 from layerstore.operations.blob_reader import BlobReader, blob_blocks, find_blob, read_document
 from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport, collect, plan_collection
+from layerstore.operations.compare import ByteRange, compare_contents
 from layerstore.operations.compose import compose_image
-from layerstore.operations.diff import Change, diff_layers
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import make_lease
 from layerstore.operations.prove import ProofReport, prove_encodings
@@ -47,6 +48,9 @@ from layerstore.storage.layout import (
 )
 from layerstore.storage.opened import OpenedStore
 from layerstore.tar.tree import tree_blocks
+from layerstore.union.changes import Change
+from layerstore.union.file_system import FileSystem
+from layerstore.union.stack_changes import diff_file_systems
 from layerstore.union.view import View
 
 SKIPPED_MAX = 100
@@ -451,9 +455,23 @@ class Store:
         """What keeps a layer, an encoding or an image."""
         return why(self._opened, digest)
 
-    def diff(self, old: "Image | Layer | str", new: "Image | Layer | str") -> list[Change]:
-        """Which paths differ between the contents of two layers or two images, the upper layers deciding."""
-        return diff_layers(self._opened, self._stack(old), self._stack(new))
+    def diff(self, old: "FileSystem | Image | Layer | str", new: "FileSystem | Image | Layer | str") -> list[Change]:
+        """Which paths differ between what two images, layers, views or containers show, each directory first.
+
+        Of images and layers no contents are read.
+        """
+        with ExitStack() as stack:
+            before, after = (
+                one if isinstance(one, FileSystem) else stack.enter_context(View(self._opened, self._stack(one)))
+                for one in (old, new)
+            )
+            return diff_file_systems(self._opened, before, after)
+
+    @staticmethod
+    def diff_file(old: FileSystem, new: FileSystem, path: str | bytes) -> list[ByteRange]:
+        """Which bytes differ between a file of two views or containers. What moved within it does not count as such."""
+        with old.open(path) as before, new.open(path) as after:
+            return compare_contents(before, after)
 
     def backup(self, target: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> BackupReport:
         """Copy the store, which may be in use, to another folder; only what changed since the last backup there."""

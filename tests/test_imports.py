@@ -33,14 +33,14 @@ ALLOWED: dict[str, set[str]] = {
     "mounting": NAMES | {"operations", "storage", "tar", "union"},
     "objects": NAMES
     | {"containers", "decoding", "encodings", "mounting", "operations", "oci", "storage", "tar", "union"},
-    "store": NAMES | {"containers", "decoding", "objects", "operations", "oci", "storage", "tar", "union"},
+    "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar", "union"},
     "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
     "unpacking": NAMES | {"places", "tar", "union"},
     "running": NAMES
     | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
     "filesystem": NAMES | {"objects", "store", "tar", "union"},
     "cli": NAMES | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "__init__"},
-    "__init__": NAMES | {"decoding", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
+    "__init__": NAMES | {"mounting", "decoding", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
     "__main__": {"cli"},
 }
 

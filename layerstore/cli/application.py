@@ -10,7 +10,20 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import layerstore
-from layerstore.cli import care, encodings, files, images, inspection, layers, maintenance, recognition, transfer
+from layerstore.cli import (
+    care,
+    changes,
+    containers,
+    encodings,
+    files,
+    images,
+    inspection,
+    layers,
+    maintenance,
+    mounts,
+    recognition,
+    transfer,
+)
 from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
 from layerstore.cli.failures import EXIT_CODES_HELP, EXIT_TERMINATED, BrokenOutput, Interrupted, end_with
 from layerstore.cli.output import safe
@@ -20,11 +33,11 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Transfer": (transfer.import_, transfer.export, transfer.copy_),
-    "Files": (files.ls, files.find, files.cat, files.unpack_),
+    "Files": (files.ls, files.find, files.cat, files.unpack_, changes.diff, mounts.mount, mounts.umount),
+    "Containers": (containers.container, containers.commit),
     "Inspection": (
         inspection.inspect,
         inspection.history,
-        inspection.diff,
         inspection.why,
         encodings.encodings,
         maintenance.stats,

@@ -1,4 +1,4 @@
-"""The options of ``push`` that make an image, and what they mean for its config."""
+"""The options of ``push`` and ``commit`` that make an image, and what they mean for its config."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,24 +9,51 @@ import click
 
 from layerstore.cli.lookup import find_image, for_platform, refuse_artifact
 from layerstore.cli.parameters import complete_image, complete_tag, pair, utf8, words
-from layerstore.objects import Image, Layer
+from layerstore.objects import Container, Image, Layer
 from layerstore.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOptions:
-    """What image the pushed layers are to become; each field is an option of that name."""
+class ConfigOptions:
+    """What an image's config is to have; each field is an option of that name."""
 
-    tag: tuple[str, ...]
-    base: str | None
     env: tuple[tuple[str, str], ...]
     label: tuple[tuple[str, str], ...]
     cmd: list[str] | None
     entrypoint: list[str] | None
     workdir: str | None
     user: str | None
-    architecture: str | None
     author: str | None
+
+    def config(self, base: Image | Container | None) -> dict[str, Any]:
+        """The fields that the options set, on top of those of the base."""
+        inherited = None if base is None else base.config.config
+        # The store lays a config over the base's field by field. Variables and labels are added one by one here, as
+        # ENV and LABEL do in a Dockerfile.
+        config: dict[str, Any] = {}
+        if self.env:
+            config["Env"] = merged_environment(() if inherited is None else inherited.env, dict(self.env))
+        if self.label:
+            config["Labels"] = {**({} if inherited is None else inherited.labels), **dict(self.label)}
+        if self.entrypoint is not None:
+            config["Entrypoint"] = self.entrypoint or None
+            config["Cmd"] = None  # the base's arguments are for its own entrypoint
+        if self.cmd is not None:
+            config["Cmd"] = self.cmd or None
+        if self.workdir is not None:
+            config["WorkingDir"] = self.workdir
+        if self.user is not None:
+            config["User"] = self.user
+        return config
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions(ConfigOptions):
+    """What image the pushed layers are to become; each field is an option of that name."""
+
+    tag: tuple[str, ...]
+    base: str | None
+    architecture: str | None
     annotation: tuple[tuple[str, str], ...]
 
     @property
@@ -53,7 +80,7 @@ class ImageOptions:
             layers,
             base=base,
             tag=self.tag[0] if self.tag else None,
-            config=self._config(base),
+            config=self.config(base),
             architecture=self.architecture,
             author=self.author,
             annotations=dict(self.annotation) or None,
@@ -66,26 +93,6 @@ class ImageOptions:
         platform = None if self.architecture is None else f"linux/{self.architecture}"
         return refuse_artifact(for_platform(find_image(store, text), text, platform), text)
 
-    def _config(self, base: Image | None) -> dict[str, Any]:
-        # The store lays a config over the base's field by field. Variables and labels are added one by one here, as
-        # ENV and LABEL do in a Dockerfile.
-        inherited = None if base is None else base.config.config
-        config: dict[str, Any] = {}
-        if self.env:
-            config["Env"] = merged_environment(() if inherited is None else inherited.env, dict(self.env))
-        if self.label:
-            config["Labels"] = {**({} if inherited is None else inherited.labels), **dict(self.label)}
-        if self.entrypoint is not None:
-            config["Entrypoint"] = self.entrypoint or None
-            config["Cmd"] = None  # the base's arguments are for its own entrypoint
-        if self.cmd is not None:
-            config["Cmd"] = self.cmd or None
-        if self.workdir is not None:
-            config["WorkingDir"] = self.workdir
-        if self.user is not None:
-            config["User"] = self.user
-        return config
-
 
 def merged_environment(inherited: tuple[str, ...], changes: Mapping[str, str]) -> list[str]:
     """``NAME=value`` texts with some names set anew, where they stood, and others added behind."""
@@ -97,7 +104,17 @@ def merged_environment(inherited: tuple[str, ...], changes: Mapping[str, str]) -
     return result + [f"{name}={value}" for name, value in rest.items()]
 
 
-_OPTIONS = (
+_CONFIG_OPTIONS = (
+    click.option("--env", type=pair, multiple=True, metavar="NAME=VALUE", help="Set an environment variable."),
+    click.option("--label", type=pair, multiple=True, metavar="NAME=VALUE", help="Set a label."),
+    click.option("--cmd", type=words, metavar="WORDS", help="Default arguments: words, or a JSON array."),
+    click.option("--entrypoint", type=words, metavar="WORDS", help="Program to run; drops the base's --cmd."),
+    click.option("--workdir", type=utf8, metavar="PATH", help="Working directory."),
+    click.option("--user", type=utf8, metavar="USER", help="User, or USER:GROUP."),
+    click.option("--author", type=utf8, metavar="TEXT", help="Who made the image."),
+)
+
+_IMAGE_OPTIONS = (
     click.option(
         "--tag",
         shell_complete=complete_tag,
@@ -111,29 +128,35 @@ _OPTIONS = (
         metavar="IMAGE",
         help="Put the layers on top of this image's; inherit its config.",
     ),
-    click.option("--env", type=pair, multiple=True, metavar="NAME=VALUE", help="Set an environment variable."),
-    click.option("--label", type=pair, multiple=True, metavar="NAME=VALUE", help="Set a label."),
-    click.option("--cmd", type=words, metavar="WORDS", help="Default arguments: words, or a JSON array."),
-    click.option("--entrypoint", type=words, metavar="WORDS", help="Program to run; drops the base's --cmd."),
-    click.option("--workdir", type=utf8, metavar="PATH", help="Working directory."),
-    click.option("--user", type=utf8, metavar="USER", help="User, or USER:GROUP."),
+    *_CONFIG_OPTIONS[:-1],
     click.option(
         "--architecture", type=utf8, metavar="NAME", help="For example amd64 or arm64; this machine's by default."
     ),
-    click.option("--author", type=utf8, metavar="TEXT", help="Who made the image."),
+    _CONFIG_OPTIONS[-1],
     click.option("--annotation", type=pair, multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
 )
 
+Command = Callable[..., int | None]
+Decorator = Callable[[Command], Command]
 
-def image_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+
+def image_options(function: Command) -> Command:
     """Add the options to a command, whose function gets them as one `ImageOptions` called ``image``."""
+    return _with_options(function, ImageOptions, "image", _IMAGE_OPTIONS)
 
+
+def config_options(function: Command) -> Command:
+    """Add the options to a command, whose function gets them as one `ConfigOptions` called ``chosen``."""
+    return _with_options(function, ConfigOptions, "chosen", _CONFIG_OPTIONS)
+
+
+def _with_options(function: Command, kind: type[ConfigOptions], name: str, options: tuple[Decorator, ...]) -> Command:
     @functools.wraps(function)
     def wrapper(*args: Any, **values: Any) -> int | None:
-        options = ImageOptions(**{field.name: values.pop(field.name) for field in fields(ImageOptions)})
-        return function(*args, image=options, **values)
+        gathered = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return function(*args, **{name: gathered}, **values)
 
-    decorated: Callable[..., int | None] = wrapper
-    for option in reversed(_OPTIONS):
+    decorated: Command = wrapper
+    for option in reversed(options):
         decorated = option(decorated)
     return decorated

@@ -1,6 +1,5 @@
-"""Commands that look into images and layers: inspect, history, diff, why."""
+"""Commands that look into images and layers: inspect, history, why."""
 
-import base64
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,23 +11,19 @@ from layerstore.cli.encodings import encoding_document
 from layerstore.cli.lookup import (
     artifact_type,
     find_any,
-    find_either,
     find_image,
     for_platform,
     platforms_of,
     refuse_artifact,
     stored_layers,
 )
-from layerstore.cli.output import jsonable, moment_text, path_text, print_json, safe, size_text, table
+from layerstore.cli.output import moment_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_any, complete_image, platform_option
 from layerstore.cli.settings import Settings, command
 from layerstore.digest import Digest
 from layerstore.errors import ImageNotFoundError, InvalidDigestError
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
-
-_LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
-"""Those of ``docker diff``: C is a changed path."""
 
 
 @command(
@@ -215,57 +210,6 @@ def _shown_time(created: str | None) -> str:
 
 def _shortened(text: str, no_trunc: bool) -> str:
     return text if no_trunc or len(text) <= 45 else f"{text[:42]}..."
-
-
-@command(
-    "diff",
-    json_form=(
-        "An array: kind (added, modified, deleted), path, old and new (the entries; null where there is none; values "
-        "of xattrs are base64), and path_base64 if the path is not UTF-8."
-    ),
-    examples="""
-        layerstore diff shop:1.0 shop:1.1
-        layerstore diff 4f2e9b0c1d3a 9d1c0a7be246
-    """,
-)
-@click.argument("old", shell_complete=complete_any, metavar="OLD")
-@click.argument("new", shell_complete=complete_any, metavar="NEW")
-@platform_option()
-def diff(settings: Settings, old: str, new: str, platform: str | None) -> None:
-    """List the paths that differ between two images or layers.
-
-    A line a path: A for added, C for changed, D for deleted, as `docker diff` does.
-    """
-    with settings.open(read_only=True) as store:
-        changes = store.diff(_side(store, old, platform), _side(store, new, platform))
-    if settings.json:
-        documents = []
-        for change in changes:
-            document = jsonable(change)
-            for side, entry in (("old", change.old), ("new", change.new)):
-                if entry is not None:  # values are any bytes, often no text at all
-                    values = {name: base64.b64encode(value).decode() for name, value in entry.xattrs.items()}
-                    document[side]["xattrs"] = jsonable(values)
-            if not _is_utf8(change.path):
-                document["path_base64"] = base64.b64encode(change.path).decode()
-            documents.append(document)
-        print_json(documents)
-        return
-    for change in changes:
-        click.echo(f"{_LETTERS.get(change.kind, '?')} {safe(path_text(change.path))}")
-
-
-def _side(store: Store, text: str, platform: str | None) -> Image | Layer:
-    found = find_either(store, text)
-    return refuse_artifact(for_platform(found, text, platform), text) if isinstance(found, Image) else found
-
-
-def _is_utf8(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @command(

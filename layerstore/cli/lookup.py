@@ -6,6 +6,7 @@ Of an index, most commands need one of its images. It is the one for ``--platfor
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from layerstore import FileSystem
 from layerstore.digest import reads_as_digest
 from layerstore.errors import (
     BlobNotFoundError,
@@ -15,11 +16,14 @@ from layerstore.errors import (
     LayerNotFoundError,
     NotFoundError,
 )
-from layerstore.objects import Image, Layer, LayerEncoding
+from layerstore.objects import Container, Image, Layer, LayerEncoding
 from layerstore.places.platforms import WantedPlatform, normalized
 from layerstore.store import Store
 
 V = TypeVar("V")
+
+CONTAINER_PREFIX = "container:"
+"""What stands before the name of a container where an image may be named, too."""
 
 _PREFIX_LENGTH_MIN = 12
 _HEX_LENGTH = 64
@@ -72,6 +76,26 @@ def find_either(store: Store, text: str) -> Image | Layer:
         except LayerNotFoundError:
             # The first error may know more: that the image lies in the trash.
             raise ImageNotFoundError(str(error).replace("no image", "no image or layer", 1)) from None
+
+
+def find_container(store: Store, text: str) -> Container:
+    """A container by its name, be it written as ``container:NAME``. Raises `ContainerNotFoundError`."""
+    return store.containers[text.removeprefix(CONTAINER_PREFIX)]
+
+
+def find_files(store: Store, text: str, platform: str | None) -> tuple[str, FileSystem]:
+    """The files of an image, a layer or a container, and what to call it: a digest, or ``container:NAME``.
+
+    Raises `ImageNotFoundError`, `ContainerNotFoundError`, `InvalidInputError` for an artifact.
+    """
+    if text.startswith(CONTAINER_PREFIX):
+        container = find_container(store, text)
+        return f"{CONTAINER_PREFIX}{container.name}", container
+    found = find_either(store, text)
+    if isinstance(found, Layer):
+        return found.diff_id, store.view([found])
+    image = refuse_artifact(for_platform(found, text, platform), text)
+    return image.digest, image.view()
 
 
 def find_any(store: Store, text: str) -> Image | Layer | LayerEncoding:

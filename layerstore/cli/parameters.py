@@ -114,6 +114,12 @@ complete_layer = _from_store(lambda store: store.layers)
 """Offers DiffIDs."""
 complete_encoding = _from_store(lambda store: store.encodings)
 """Offers digests of encodings."""
+complete_container = _from_store(lambda store: store.containers)
+"""Offers names of containers."""
+complete_files = _from_store(
+    lambda store: chain(sorted(store.tags), (f"container:{name}" for name in store.containers), store.images)
+)
+"""Offers tags, containers and digests of images."""
 complete_any = _from_store(lambda store: chain(sorted(store.tags), store.images, store.layers, store.encodings))
 """Offers all of these."""
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from layerstore.containers.changes import FileChange, find_changes
 from layerstore.containers.disk import UpperDisk, attributes_of, new_attributes
 from layerstore.containers.errors import DirectoryNotEmptyError, PathExistsError, UnchangeableError
 from layerstore.containers.spots import Spot, find_spot
@@ -32,6 +31,7 @@ from layerstore.os_errors import os_error
 from layerstore.storage.containers import ContainerDescription, ContainerFolder
 from layerstore.storage.locks import FileLock
 from layerstore.tar.entries import EntryKind
+from layerstore.union.changes import Change, attributes, find_changes, same_bytes
 from layerstore.union.errors import (
     IsADirectoryInViewError,
     NotADirectoryInViewError,
@@ -77,11 +77,6 @@ class ContainerFiles(FileSystem):
         """The root of the merged tree, as it was when it was first looked at, and with all changes made here."""
         return self._merged()
 
-    @property
-    def lower_root(self) -> Inode:
-        """The root of the image's tree."""
-        return self._lower().root
-
     def node(self, path: bytes, inode: Inode) -> Node:
         """What a caller is told of an inode that stands at ``path``."""
         if inode.layer != UPPER:
@@ -125,29 +120,27 @@ class ContainerFiles(FileSystem):
         with self.open_node(node) as file:
             return tuple(_regions(file.fileno(), node.size))
 
-    def same_contents(self, old: Node, new: Node) -> bool:
-        """Whether two files have the same bytes; all else that they have is taken for the same."""
-        if not (old.is_file and new.is_file and old.size):
-            return True
-        with self.open_node(old) as one, self.open_node(new) as other:
-            while True:
-                ours, theirs = one.read(_BLOCK_SIZE), other.read(_BLOCK_SIZE)
-                if ours != theirs or not ours:
-                    return ours == theirs
-
-    def changes(self) -> list[FileChange]:
+    def changes(self) -> list[Change]:
         """What is added, modified and deleted against the image, sorted by path.
 
         A file counts as modified if a user would see a difference: contents, owner, mode, time, attributes, names.
         """
         return list(self.changed())
 
-    def changed(self) -> Iterator[FileChange]:
+    def changed(self) -> Iterator[Change]:
         """As `changes`, one after the other."""
         with self._mutex:
             if self._lock is None:
                 self._tree = None  # another process may have changed something since it was looked at
-        return find_changes(self)
+        return find_changes(self._lower(), self, same=self._is_same, untouched=lambda inode: inode.layer != UPPER)
+
+    def _is_same(self, old: Node, new: Node) -> bool:
+        # A file that was copied up has one name; several were made here, and all of them belong to the change.
+        return (
+            attributes(old) == attributes(new)
+            and (new.is_dir or new.links == 1)
+            and same_bytes(self._lower(), old, self, new)
+        )
 
     # --- changing -----------------------------------------------------------------------------------------------------
 

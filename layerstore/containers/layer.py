@@ -26,14 +26,20 @@ def change_blocks(container: ContainerFiles) -> Iterator[bytes]:
 
 def _entries(container: ContainerFiles) -> Iterator[bytes]:
     first_names: dict[tuple[int, int], bytes] = {}
+    hidden = b""
     for change in container.changed():
         folder, _, name = change.path.rpartition(b"/")
         if name.startswith(_WHITEOUT):
             raise InvalidInputError(f"/{os.fsdecode(change.path)} cannot be part of a layer: its name is a whiteout's")
         node = change.new
+        if node is None and hidden and change.path.startswith(hidden + b"/"):
+            continue  # its directory's whiteout hides it, too
         if node is None:
+            hidden = change.path
             yield EntryHead(join_path(folder, _WHITEOUT + name), EntryKind.FILE, 0o600, 0, 0, 0).blocks()
             continue
+        if change.old is not None and change.old.is_dir and not node.is_dir:
+            hidden = change.path
         first = first_names.setdefault(node.inode, node.path) if node.links > 1 else node.path
         if first != node.path:
             yield _head(node, EntryKind.HARDLINK, first).blocks()

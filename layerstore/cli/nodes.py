@@ -1,0 +1,47 @@
+"""What stands at the paths of a file system, for JSON, and errors about paths as users read them."""
+
+import base64
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from layerstore import EntryKind, Node
+from layerstore.cli.output import jsonable, path_text
+from layerstore.errors import InvalidInputError, LayerstoreError, NotFoundError
+
+
+def node_document(node: Node) -> dict[str, Any]:
+    """What is at a path, for JSON."""
+    document: dict[str, Any] = {
+        "path": "/" + path_text(node.path),
+        "kind": node.kind,
+        "mode": f"{node.mode:04o}",
+        "uid": node.uid,
+        "gid": node.gid,
+        "size": node.size,
+        "mtime_ns": node.mtime_ns,
+        "link_target": node.link_target if node.is_symlink else None,
+        "device": node.device if node.kind in (EntryKind.CHARACTER, EntryKind.BLOCK) else None,
+        "links": node.links,
+        "xattrs": jsonable({name: base64.b64encode(value).decode() for name, value in node.xattrs.items()}),
+        "layer": node.layer,
+    }
+    try:
+        node.path.decode()
+    except UnicodeDecodeError:
+        document["path_base64"] = base64.b64encode(b"/" + node.path).decode()
+    return document
+
+
+@contextmanager
+def telling(image: str) -> Iterator[None]:
+    """Tell of a path that is not what was asked for as of other things that are not there."""
+    try:
+        yield
+    except LayerstoreError as error:
+        if not isinstance(error, OSError):
+            raise
+        kind = NotFoundError if isinstance(error, NotFoundError) else InvalidInputError
+        path = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
+        raise kind(f"/{path_text(path.lstrip(b'/'))} in {image}: {error.strerror}") from error
