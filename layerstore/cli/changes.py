@@ -57,15 +57,15 @@ def diff(settings: Settings, old: str, new: str | None, path: str | None, platfo
             print_json([_change_document(change) for change in changes])
             return
     for change in changes:
-        click.echo(f"{_LETTERS.get(change.kind, '?')} {safe(path_text(change.path))}")
+        click.echo(f"{_LETTERS.get(change.kind, '?')} /{safe(path_text(change.path))}")
 
 
 def _change_document(change: Change) -> dict[str, Any]:
-    document: dict[str, Any] = {"kind": change.kind, "path": path_text(change.path)}
+    document: dict[str, Any] = {"kind": change.kind, "path": "/" + path_text(change.path)}
     document["old"] = None if change.old is None else node_document(change.old)
     document["new"] = None if change.new is None else node_document(change.new)
     if not _is_utf8(change.path):
-        document["path_base64"] = base64.b64encode(change.path).decode()
+        document["path_base64"] = base64.b64encode(b"/" + change.path).decode()
     return document
 
 

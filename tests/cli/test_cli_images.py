@@ -180,11 +180,11 @@ def test_history_of_documents_from_elsewhere(output: Run, document: Run, path: P
 
 def test_diff(output: Run, document: Run, shop: str, base: Path) -> None:
     output("push", base, "--tag", "base")
-    assert output("diff", "base", "shop:1.0").splitlines() == ["A app/data", "A app/new", "C etc/os"]
-    assert output("diff", "shop:1.0", "base").splitlines() == ["D app/data", "D app/new", "C etc/os"]
+    assert output("diff", "base", "shop:1.0").splitlines() == ["A /app", "A /app/data", "A /app/new", "C /etc/os"]
+    assert output("diff", "shop:1.0", "base").splitlines() == ["D /app", "D /app/data", "D /app/new", "C /etc/os"]
     assert output("diff", shop, shop) == ""
-    change = document("diff", "base", "shop:1.0")[2]
-    assert change["kind"] == "modified" and change["path"] == "etc/os"
+    change = document("diff", "base", "shop:1.0")[3]
+    assert change["kind"] == "modified" and change["path"] == "/etc/os"
     assert change["old"]["kind"] == "file" and change["new"]["size"] == 4
 
 
@@ -195,7 +195,7 @@ def test_values_of_xattrs_are_kept_in_json(output: Run, document: Run, tmp_path:
         member.pax_headers = {"SCHILY.xattr.user.x": value}
         tar.addfile(member)
     old, new = (output("push", "-q", one).strip() for one in (base, tmp_path / "x.tar"))
-    entry = next(one["new"] for one in document("diff", old, new) if one["path"] == "file")
+    entry = next(one["new"] for one in document("diff", old, new) if one["path"] == "/file")
     assert base64.b64decode(entry["xattrs"]["user.x"]) == value.encode("utf-8", "surrogateescape")
 
 
@@ -204,10 +204,10 @@ def test_diff_shows_hostile_names_harmlessly(output: Run, document: Run, make_ta
     names = {"a": b"", "red\x1b[31m\nline": b"", "bad\udcff": b"", "ltr\u202e": b"", "fine ü": b""}
     new = output("push", "-q", make_tar("new.tar", names)).strip()
     lines = output("diff", old, new).splitlines()
-    assert set(lines) == {"A red\\x1b[31m\\nline", "A bad\\xff", "A ltr\\u202e", "A fine ü"}
+    assert set(lines) == {"A /red\\x1b[31m\\nline", "A /bad\\xff", "A /ltr\\u202e", "A /fine ü"}
     changes = {change["path"]: change for change in document("diff", old, new)}
-    assert set(changes) == {"red\x1b[31m\nline", "bad\\xff", "ltr\u202e", "fine ü"}
-    assert changes["bad\\xff"]["path_base64"] == "YmFk/w==" and "path_base64" not in changes["fine ü"]
+    assert set(changes) == {"/red\x1b[31m\nline", "/bad\\xff", "/ltr\u202e", "/fine ü"}
+    assert changes["/bad\\xff"]["path_base64"] == "L2JhZP8=" and "path_base64" not in changes["/fine ü"]
 
 
 def test_why(run: Run, output: Run, document: Run, shop: str, make_tar: Run) -> None:

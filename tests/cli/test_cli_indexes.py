@@ -62,7 +62,7 @@ def test_history(run: Run, document: Run, output: Run) -> None:
 
 
 def test_diff(run: Run, output: Run) -> None:
-    assert output("diff", "shop:1.0", "shop:multi").splitlines() == ["D app/data", "A arch"]
+    assert output("diff", "shop:1.0", "shop:multi").splitlines() == ["D /app", "D /app/data", "A /arch"]
     assert output("diff", "shop:multi", "shop:multi", "--platform", "linux/s390x") == ""
     assert run("diff", "shop:1.0", "shop:multi", "--platform", "windows/amd64").exit_code == 3
     assert run("diff", "shop:1.0", "shop:signature").exit_code == 2
