@@ -5,12 +5,46 @@ the tree, whoever put it there, leads nowhere.
 """
 
 import os
+import secrets
 from types import TracebackType
 from typing import Self
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HELD_MAX = 32
 """How many levels stay open at once. What lies deeper is walked to again from there."""
+
+
+def remove_tree(parent: int, name: bytes) -> None:
+    """Remove a directory with all that is in it, be it deeper than a path or a stack can reach.
+
+    What lies deep comes up first: every directory is moved to the uppermost one, under a name of chance.
+    """
+    top = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        waiting = _empty(top, b".")
+        while waiting:
+            here = waiting.pop()
+            for below in _empty(top, here):
+                waiting.append(secrets.token_hex(16).encode())
+                os.rename(here + b"/" + below, waiting[-1], src_dir_fd=top, dst_dir_fd=top)
+            os.rmdir(here, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(parent: int, name: bytes) -> list[bytes]:
+    """Unlink all in a directory but the directories in it, which are returned."""
+    directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        with os.scandir(directory) as found:
+            entries = [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
+        for entry, is_directory in entries:
+            if not is_directory:
+                os.unlink(entry, dir_fd=directory)
+    finally:
+        os.close(directory)
+    return [entry for entry, is_directory in entries if is_directory]
 
 
 class Directories:

@@ -30,6 +30,7 @@
     │   ├── UnsupportedPlaceError    for example a network file system
     │   ├── UnsupportedFormatError   written by a newer layerstore
     │   ├── UpgradeNeededError       written by an older layerstore
+    │   ├── RuntimeUnavailableError  no program is there to run containers
     │   ├── EncoderUnavailableError  installed without a compiler, or the encoder fails its self-test here
     │   └── StorageError             any other error of the operating system
     └── DamagedError             run `layerstore verify`, then `repair` or `rebuild-index`
@@ -233,6 +234,12 @@ class EncoderUnavailableError(UnavailableError):
     """An encoder is not part of this installation, or fails its self-test on this machine."""
 
     code = "encoder-unavailable"
+
+
+class RuntimeUnavailableError(UnavailableError):
+    """No program that runs containers is there."""
+
+    code = "runtime-unavailable"
 
 
 class StorageError(UnavailableError):

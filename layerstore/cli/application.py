@@ -22,6 +22,7 @@ from layerstore.cli import (
     maintenance,
     mounts,
     recognition,
+    run,
     transfer,
 )
 from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
@@ -34,7 +35,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Transfer": (transfer.import_, transfer.export, transfer.copy_),
     "Files": (files.ls, files.find, files.cat, files.unpack_, changes.diff, mounts.mount, mounts.umount),
-    "Containers": (containers.container, containers.commit),
+    "Containers": (run.run, containers.container, containers.commit),
     "Inspection": (
         inspection.inspect,
         inspection.history,

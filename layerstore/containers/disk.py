@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import stat
 import time
 from contextlib import suppress
@@ -10,7 +9,7 @@ from contextlib import suppress
 from layerstore.containers.linux import exchange, rename_leaving_whiteout, sync_file_system
 from layerstore.containers.spots import Spot
 from layerstore.containers.upper import Attributes, State, UpperDirectory, is_reserved, is_whiteout, make_whiteout
-from layerstore.directories import Directories
+from layerstore.directories import Directories, remove_tree
 from layerstore.errors import UnsupportedPlaceError
 from layerstore.storage.containers import ContainerFolder
 from layerstore.tar.entries import EntryKind
@@ -127,10 +126,9 @@ class UpperDisk:
 
     def remove_temporary(self, name: bytes) -> None:
         """Remove something in `temporary`, if it is there, with all that is in it."""
-        path = os.fsencode(self._folder.temporary) + b"/" + name
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(name, dir_fd=self.temporary, follow_symlinks=False).st_mode):
-                shutil.rmtree(path)
+                remove_tree(self.temporary, name)
             else:
                 os.unlink(name, dir_fd=self.temporary)
 

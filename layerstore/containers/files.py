@@ -136,8 +136,9 @@ class ContainerFiles(FileSystem):
 
     def _is_same(self, old: Node, new: Node) -> bool:
         # A file that was copied up has one name; several were made here, and all of them belong to the change.
+        # Attributes that mean something in an upper directory were not copied: to lack them is no change.
         return (
-            attributes(old) == attributes(new)
+            attributes(replace(old, xattrs=attributes_of(old).xattrs)) == attributes(new)
             and (new.is_dir or new.links == 1)
             and same_bytes(self._lower(), old, self, new)
         )
@@ -171,10 +172,10 @@ class ContainerFiles(FileSystem):
     def mkdir(self, path: FilePath, mode: int = 0o755, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Make a directory; with ``parents`` those on the way, too. Raises `PathExistsError`."""
         given = path_bytes(path)
-        if parents and b"/" in given.rstrip(b"/"):
-            above = given.rstrip(b"/").rpartition(b"/")[0]
-            if above.strip(b"/"):
-                self.mkdir(above, parents=True, exist_ok=True)
+        if parents:
+            steps = given.rstrip(b"/").split(b"/")
+            for count in range(1, len(steps)):
+                self.mkdir(b"/".join(steps[:count]), exist_ok=True)
         with self._changing(given):
             spot = find_spot(self._merged(), given, follow=exist_ok)
             if exist_ok and spot.child is not None and spot.child.children is not None:
@@ -249,7 +250,7 @@ class ContainerFiles(FileSystem):
         with self._changing(path) as source:
             moved = self._present(source)
             spot = find_spot(self._merged(), path_bytes(new), follow=False)
-            if spot.child is moved:
+            if spot.child is not None and self._is_one_file(source, spot):
                 return
             self._refuse_replacing(source, spot)
             self._copy_up_tree(source)
@@ -282,15 +283,13 @@ class ContainerFiles(FileSystem):
 
     def set_xattr(self, path: FilePath, name: bytes, value: bytes) -> None:
         """Set an extended attribute; links are followed."""
-        if is_reserved(name):
-            raise UnchangeableError(
-                path_bytes(path), f"the attribute {os.fsdecode(name)} belongs to the container layer"
-            )
+        self._refuse_reserved(path, name)
         with self._changing_own(path, True) as (directory, file):
             self._upper.set_xattr(entry_path(directory, file), name, value)
 
     def remove_xattr(self, path: FilePath, name: bytes) -> None:
         """Remove an extended attribute; links are followed."""
+        self._refuse_reserved(path, name)
         with self._changing_own(path, True) as (directory, file):
             self._upper.remove_xattr(entry_path(directory, file), name)
 
@@ -366,6 +365,20 @@ class ContainerFiles(FileSystem):
         if spot.child is not None:
             raise PathExistsError(spot.path)
 
+    def _refuse_reserved(self, path: FilePath, xattr: bytes) -> None:
+        if is_reserved(xattr):
+            reason = f"the attribute {os.fsdecode(xattr)} belongs to the container layer"
+            raise UnchangeableError(path_bytes(path), reason)
+
+    def _is_one_file(self, one: Spot, other: Spot) -> bool:
+        """Whether two names are of one file: to rename one to the other does nothing (POSIX, rename)."""
+        if one.child is other.child:
+            return True
+        if one.child is None or other.child is None or one.child.layer != UPPER or other.child.layer != UPPER:
+            return False
+        disk = self._opened()
+        return disk.state(one.folder, one.name).number == disk.state(other.folder, other.name).number
+
     def _put(self, spot: Spot, inode: MergedInode) -> None:
         assert spot.parent.children is not None, "it is a directory"
         spot.parent.children[spot.name] = inode
@@ -433,9 +446,12 @@ class ContainerFiles(FileSystem):
         path = join_path(folder, name)
         node = self._lower().node(path, inode)
         disk = self._opened()
-        made = disk.make(attributes_of(node))
+        copied = attributes_of(node)
+        made = disk.make(copied)
         if node.is_file and node.size and with_contents:
             self._copy_contents(node, made)
+            # Once more: to write takes capabilities away, and changes the time.
+            self._upper.set_attributes(disk.temporary, made, copied)
         disk.install(made, folder, name, keep_time=True)
         inode.layer, inode.number = UPPER, 0
         if inode.kind is not EntryKind.SYMLINK:
@@ -465,7 +481,6 @@ class ContainerFiles(FileSystem):
             os.ftruncate(descriptor, node.size)
         finally:
             os.close(descriptor)
-        set_time(disk.temporary, made, node.mtime_ns)
 
     # --- opening ------------------------------------------------------------------------------------------------------
 

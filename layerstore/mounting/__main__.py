@@ -61,9 +61,11 @@ def _serve(root: Path, folder: RuntimeFolder, single: Path | None, client: socke
         _tell(encode({}))
         server.run()
     finally:
+        server.leave()
+        lock.release()  # the next server may begin
+        server.wait_for_users()
         server.close()
         store.close()
-        lock.release()
 
 
 def _remove_dead_mounts(folder: RuntimeFolder) -> None:

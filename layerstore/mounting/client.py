@@ -6,7 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Self
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.mounting.attaching import check_available, detach, run_fusermount
-from layerstore.mounting.connection import Connection, connect, find_server, start_single
+from layerstore.mounting.connection import Connection, ServerGoneError, connect, find_server, start_single
 from layerstore.mounting.errors import (
     AlreadyMountedError,
     MountBusyError,
@@ -137,8 +137,12 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
     entry = mount_at(place)
     if entry is None or not (entry.is_view or entry.is_container):
         raise NotMountedError(f"layerstore has mounted nothing at {target}")
+    is_dead = _is_dead(entry)
+    if lazy and not is_dead:
+        for folder in all_folders():
+            _tell(folder, {"do": "keep", "target": str(place)})
     try:
-        _unmount(place, lazy=lazy or _is_dead(entry))
+        _unmount(place, lazy=lazy or is_dead)
     except OSError as error:
         if error.errno == errno.EBUSY or "busy" in (error.strerror or "").lower():
             raise MountBusyError(f"{target} is in use; end what uses it, or unmount it lazily") from None
@@ -150,19 +154,20 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
 def mounts() -> list[MountInfo]:
     """What layerstore has mounted in this mount namespace, by target."""
     known: dict[Path, MountInfo] = {}
-    folders = all_folders()
-    for folder in folders:
+    for folder in all_folders():
         connection = find_server(folder)
         if connection is not None:
             with connection:
-                answer = connection.ask({"do": "list"})
+                try:
+                    answer = connection.ask({"do": "list"})
+                except ServerGoneError:
+                    continue  # with the last of its mounts
             for one in answer["mounts"]:
                 target, layers = Path(one["target"]), tuple(Digest(layer) for layer in one["layers"])
                 known[target] = MountInfo(target, one["kind"] == "container", Path(answer["store"]), layers)
-    own = {folder.file_system for folder in folders}
     found = {}
     for entry in read_mounts():
-        if (entry.is_view or entry.is_container) and entry.target not in own:
+        if (entry.is_view or entry.is_container) and not entry.has_all_views:
             dead = MountInfo(entry.target, entry.is_container, None, ())
             found[entry.target] = known.get(entry.target, dead)
     return [found[target] for target in sorted(found)]
@@ -194,7 +199,13 @@ def _shown(store_root: Path, store_id: str, diff_ids: Sequence[Digest]) -> Itera
     folder = RuntimeFolder.of_store(store_root, store_id)
     connection, answer = connect(folder, store_root, _show_message(diff_ids))
     with connection:
-        yield connection, Path(answer["path"])
+        try:
+            yield connection, Path(answer["path"])
+        except BaseException:
+            # What was held for a mount that failed is free again before the caller hears of it.
+            with suppress(LayerstoreError):
+                connection.ask({"do": "release"})
+            raise
 
 
 def _show_message(diff_ids: Sequence[Digest]) -> Message:
@@ -215,7 +226,7 @@ def _overlay_options(lower: Path, upper: Path, work: Path, user_xattrs: bool) ->
             b"lowerdir=" + _escaped(lower).replace(b":", b"\\:"),
             b"upperdir=" + _escaped(upper),
             b"workdir=" + _escaped(work),
-            b"redirect_dir=off,metacopy=off,index=off,xino=off",
+            b"redirect_dir=nofollow,metacopy=off,index=off,xino=off",
             *([b"userxattr"] if user_xattrs else []),
         ]
     )
@@ -249,6 +260,7 @@ def _run_fuse_overlayfs(program: str, target: Path, lower: Path, upper: Path, wo
 def _check_answers(place: Path) -> None:
     """Wait for the first answer: only now the file system is there for everybody."""
     try:
+        os.statvfs(place)
         device = place.stat().st_dev
     except OSError as error:
         raise MountUnavailableError(f"what was mounted at {place} does not answer: {error.strerror}") from None
@@ -260,7 +272,8 @@ def _is_dead(entry: MountEntry) -> bool:
     """Whether the server has gone that answered for a mount."""
     lower = entry.option(b"lowerdir") if entry.is_container else None
     try:
-        os.stat(lower if lower is not None else entry.target)  # noqa: PTH116  # a path of bytes
+        # Unlike stat, which the kernel may answer by itself.
+        os.statvfs(lower if lower is not None else entry.target)
     except OSError as error:
         # A view's directory has a name that no other server uses.
         return error.errno in _DEAD or (lower is not None and error.errno == errno.ENOENT)
@@ -276,12 +289,17 @@ def _unmount(place: Path, *, lazy: bool) -> None:
 
 def _settle(folder: RuntimeFolder) -> None:
     """Let a server see what was unmounted before we go on; take away what a dead one has left."""
+    if not _tell(folder, {"do": "sweep"}):
+        with folder.of_dead_server() as is_dead:
+            if is_dead:
+                detach(folder.file_system)
+
+
+def _tell(folder: RuntimeFolder, message: Message) -> bool:
+    """Tell a server something, if there is one; it may end meanwhile."""
     connection = find_server(folder)
-    if connection is not None:
-        with connection:
-            try:
-                connection.ask({"do": "sweep"})
-            except LayerstoreError:
-                return  # it has ended, or is about to
-    elif folder.is_deserted():
-        detach(folder.file_system)
+    if connection is None:
+        return False
+    with connection, suppress(LayerstoreError):
+        connection.ask(message)
+    return True

@@ -79,6 +79,8 @@ class NumberedView:
         self._numbers = numbers
         self.view = view
         self.layers = view.layers
+        self._occurrences = [view.layers[:position].count(layer) for position, layer in enumerate(view.layers)]
+        """Of each layer, how often it is in the stack below: a layer that comes again brings other inodes."""
         self._slot = numbers.take_slot()
         self._places = count(1)
         self._directories: dict[Inode, int] = {}
@@ -119,7 +121,7 @@ class NumberedView:
         else:
             assert inode.entry is not None, "only directories are implied"
             layer = self.layers[inode.layer]
-            number = self._numbers.of_file(layer, inode)
+            number = self._numbers.of_file(layer, self._occurrences[inode.layer], inode)
         known = self._numbers.known.get(number)
         if known is not None:
             return known
@@ -139,7 +141,7 @@ class Numbers:
     def __init__(self) -> None:
         self.known: dict[int, File] = {}
         self._lock = threading.Lock()
-        self._slots: dict[tuple[Digest, int], int] = {}
+        self._slots: dict[tuple[Digest, int, int], int] = {}
         self._next_slot = count(1)
         self._views: dict[Digest, list[View]] = {}
         self._contents: OrderedDict[int, Contents] = OrderedDict()
@@ -166,14 +168,14 @@ class Numbers:
             self._contents.clear()
             for number in numbered.numbers_of_directories:
                 self.known.pop(number, None)
-            for number in [number for number, file in self.known.items() if file.layer in gone]:
+            for number in [number for number, file in list(self.known.items()) if file.layer in gone]:
                 del self.known[number]
         numbered.view.close()
 
-    def of_file(self, layer: Digest, inode: Inode) -> int:
+    def of_file(self, layer: Digest, occurrence: int, inode: Inode) -> int:
         """The number of what is no directory."""
         assert inode.entry is not None, "only directories are implied"
-        key = (layer, inode.links)
+        key = (layer, occurrence, inode.links)
         slot = self._slots.get(key)
         if slot is None:
             with self._lock:

@@ -32,6 +32,11 @@ class MountEntry:
         return self.kind == FUSE_KIND
 
     @property
+    def has_all_views(self) -> bool:
+        """Whether it is the private mount of root's server; a user's has one view, which is its root."""
+        return self.is_view and self.root == b"/" and b"user_id=0" in self.options.split(b",")
+
+    @property
     def is_container(self) -> bool:
         """Whether it is a container's overlay of ours."""
         return self.source == OVERLAY_SOURCE and self.kind in ("overlay", FUSE_OVERLAY_KIND)
@@ -47,7 +52,7 @@ class MountEntry:
 
 def read_mounts() -> list[MountEntry]:
     """All mounts of this process's namespace, later ones over earlier ones."""
-    return [_parse(line) for line in _TABLE.read_bytes().splitlines()]
+    return [_parse(line) for line in _TABLE.read_bytes().split(b"\n") if line]
 
 
 def mount_at(target: Path) -> MountEntry | None:

@@ -54,14 +54,16 @@ class RuntimeFolder:
             raise MountUnavailableError(f"{self.path} is too long for a socket; set a shorter {RUNTIME_VARIABLE}")
         return self
 
-    def is_deserted(self) -> bool:
-        """Whether a file system is mounted here whose server is dead."""
-        if mount_at(self.file_system) is None:
-            return False
-        lock = FileLock.acquire(self.lock, blocking=False, create=True)
-        if lock is not None:
-            lock.release()
-        return lock is not None
+    @contextmanager
+    def of_dead_server(self) -> Iterator[bool]:
+        """Whether a file system is mounted here whose server is dead; no other one starts meanwhile."""
+        is_mounted = mount_at(self.file_system) is not None
+        lock = FileLock.acquire(self.lock, blocking=False, create=True) if is_mounted else None
+        try:
+            yield lock is not None and mount_at(self.file_system) is not None
+        finally:
+            if lock is not None:
+                lock.release()
 
 
 def all_folders() -> list[RuntimeFolder]:

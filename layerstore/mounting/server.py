@@ -35,6 +35,8 @@ class _Shown:
 
     name: bytes
     view: NumberedView
+    is_kept: bool = False
+    """It was unmounted while somebody used it: it stays to the end of the server."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +68,8 @@ class Server:
         self._locks: dict[bytes, FileLock] = {}
         """Of the containers that are mounted, by their upper folders."""
         self._overlay_target: Path | None = None
+        self._kept_locks: set[bytes] = set()
+        self._is_used = True
         self._clients = {starter.fileno(): _Client(starter)}
         self._is_attached = False
         self._ended = os.eventfd(0)
@@ -123,20 +127,28 @@ class Server:
                     poll.unregister(descriptor)
                     self._clients.pop(descriptor).connection.close()
                     self._sweep()
-            if not self._clients and not self._views:
+            if not self._is_used:
                 return
 
-    def close(self) -> None:
-        """Let go of everything. Who connects from now on finds no server, and starts one."""
+    def leave(self) -> None:
+        """Take the file system away. Who connects from now on finds no server, and starts one."""
         with contextlib.suppress(FileNotFoundError):
             self._folder.socket.unlink()
         self._listener.close()
         for client in self._clients.values():
             client.connection.close()
-        for lock in self._locks.values():
-            lock.release()
         if self._is_attached:
             detach(self._mount_point)
+
+    def wait_for_users(self) -> None:
+        """Go on to answer those who still use what was unmounted lazily, or see it in another mount namespace."""
+        if self._is_attached:
+            os.eventfd_read(self._ended)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for lock in self._locks.values():
+            lock.release()
         for shown in self._views.values():
             self._numbers.drop(shown.view)
 
@@ -144,15 +156,29 @@ class Server:
         """Drop the views and the locks of containers that are neither mounted nor about to be."""
         mounts = read_mounts()
         clients = self._clients.values()
+        containers = {upper for client in clients for upper in client.containers} | self._mounted_containers(mounts)
+        for upper in self._locks.keys() - containers - self._kept_locks:
+            self._locks.pop(upper).release()
         views = {shown.name for client in clients for shown in client.views} | self._mounted_views(mounts)
+        self._is_used = bool(self._clients or views)
+        if not self._is_used:
+            return  # the last views stay until nobody has a file of theirs open
         for diff_ids, shown in list(self._views.items()):
-            if shown.name not in views:
+            if shown.name not in views and not shown.is_kept:
                 del self._views[diff_ids]
                 self._answers.hide(shown.name)
                 self._numbers.drop(shown.view)
-        containers = {upper for client in clients for upper in client.containers} | self._mounted_containers(mounts)
-        for upper in self._locks.keys() - containers:
-            self._locks.pop(upper).release()
+
+    def _keep(self, target: Path) -> None:
+        """What is mounted at a target is about to be unmounted lazily: go on to answer those who use it."""
+        mounts = read_mounts()
+        for one in mounts:
+            if one.target == target:
+                name = self._view_of(one, mounts)
+                for shown in self._views.values():
+                    shown.is_kept = shown.is_kept or shown.name == name
+                if one.is_container and name is not None:
+                    self._kept_locks |= self._locks.keys() & {one.option(b"upperdir") or b""}
 
     def _mounted_views(self, mounts: list[MountEntry]) -> set[bytes]:
         return {name for one in mounts if (name := self._view_of(one, mounts)) is not None}
@@ -237,6 +263,14 @@ class Server:
             case {"do": "hold", "lock": str(lock), "upper": str(upper), "target": str(target)}:
                 self._hold(client, Path(lock), os.fsencode(upper))
                 self._overlay_target = Path(target)
+                return {}
+            case {"do": "keep", "target": str(target)}:
+                self._keep(Path(target))
+                return {}
+            case {"do": "release"}:
+                client.views.clear()
+                client.containers.clear()
+                self._sweep()
                 return {}
             case {"do": "sweep"}:
                 self._sweep()

@@ -17,6 +17,7 @@ from layerstore.operations.upload import Holder, hold_layer
 from layerstore.storage.containers import (
     ContainerDescription,
     ContainerFolder,
+    NewContainer,
     container_folder,
     container_folders,
     container_leases,
@@ -50,27 +51,31 @@ def create_container(
     root = store.layout.root
     if name is not None:
         container_folder(root, name)
-    new = new_container_folder(root, image, layers, owners_kept=owners_kept)
-    try:
-        new.fill(*documents)
-        prepare(new.folder)
-        target = container_folder(root, name if name is not None else new.description.id[:12])
-        with store.lock(_LOCK):
-            if target.path.exists():
-                raise ContainerExistsError(
-                    f"the store has a container {target.name}; choose another name, or remove it with "
-                    f"`layerstore container rm {target.name}`"
-                )
-            store.index.write(partial(_hold, description=new.description))
-            try:
-                new.install(target)
-            except BaseException:
-                end_lease(store, new.description.lease)
-                raise
-    except BaseException:
-        new.discard()
-        raise
+    with store.lock(_LOCK):
+        new = new_container_folder(root, image, layers, owners_kept=owners_kept)
+        try:
+            target = container_folder(root, name if name is not None else new.description.id[:12])
+            new.fill(*documents)
+            prepare(new.folder)
+            _install(store, new, target)
+        except BaseException:
+            new.discard()
+            raise
     return target
+
+
+def _install(store: OpenedStore, new: NewContainer, target: ContainerFolder) -> None:
+    if target.path.exists():
+        raise ContainerExistsError(
+            f"the store has a container {target.name}; choose another name, or remove it with "
+            f"`layerstore container rm {target.name}`"
+        )
+    store.index.write(partial(_hold, description=new.description))
+    try:
+        new.install(target)
+    except BaseException:
+        end_lease(store, new.description.lease)
+        raise
 
 
 def remove_container(store: OpenedStore, name: str) -> None:

@@ -1,8 +1,8 @@
 """The folders of containers: what a container stands on, and where its changes are (FORMAT.md, "Containers")."""
 
+import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layerstore.digest import Digest
+from layerstore.directories import remove_tree
 from layerstore.errors import ContainerInUseError, ContainerNotFoundError, InvalidReferenceError, StorageError
 from layerstore.storage.layout import sync_directory, translate_os_errors, write_file
 from layerstore.storage.locks import FileLock
@@ -160,7 +161,8 @@ class NewContainer:
 
     def discard(self) -> None:
         """Remove what was begun."""
-        shutil.rmtree(self.folder.path, ignore_errors=True)
+        with suppress(OSError):
+            _remove(self.folder.path)
 
 
 def remove_container_folder(folder: ContainerFolder) -> None:
@@ -172,7 +174,7 @@ def remove_container_folder(folder: ContainerFolder) -> None:
         except FileNotFoundError:
             raise _absent(folder.name) from None
         sync_directory(aside.parent)
-        shutil.rmtree(aside)
+        _remove(aside)
 
 
 def remove_container_leftovers(root: Path) -> None:
@@ -180,7 +182,16 @@ def remove_container_leftovers(root: Path) -> None:
     with suppress(FileNotFoundError):
         for path in (root / "containers").iterdir():
             if path.name.startswith((_REMOVED, _NEW)):
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(directory, os.fsencode(path.name))
+    finally:
+        os.close(directory)
 
 
 def _absent(name: str) -> ContainerNotFoundError:

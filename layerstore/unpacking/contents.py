@@ -13,7 +13,7 @@ from layerstore.directories import Directories
 from layerstore.errors import InvalidInputError, LayerstoreError
 from layerstore.places.files import write_all
 from layerstore.union.node import Node
-from layerstore.union.view import View
+from layerstore.union.file_system import FileSystem
 from layerstore.unpacking.attributes import Attributes
 from layerstore.unpacking.checks import shown
 from layerstore.unpacking.failures import translated
@@ -54,7 +54,7 @@ class _StoppedError(Exception):
 class ContentWriter:
     """Writes batches of files below a directory. Threads may share it."""
 
-    def __init__(self, view: View, root: int, *, rootless: bool, owner: tuple[int, int] | None) -> None:
+    def __init__(self, view: FileSystem, root: int, *, rootless: bool, owner: tuple[int, int] | None) -> None:
         self._view = view
         self._root = root
         self._rootless = rootless

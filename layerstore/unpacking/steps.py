@@ -13,7 +13,7 @@ from functools import partial
 from layerstore.directories import Directories
 from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.union.node import Node
-from layerstore.union.view import View
+from layerstore.union.file_system import FileSystem
 from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
 from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
 from layerstore.unpacking.failures import translated
@@ -29,7 +29,7 @@ class Unpacking:
     """One unpacking. Its methods are to be called in their order; each raises errors of `layerstore.errors`."""
 
     def __init__(
-        self, view: View, root: int, nodes: Sequence[Node], *, rootless: bool, owner: tuple[int, int] | None
+        self, view: FileSystem, root: int, nodes: Sequence[Node], *, rootless: bool, owner: tuple[int, int] | None
     ) -> None:
         self._view = view
         self._root = root

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerstore.errors import InvalidOptionError
 from layerstore.progress import OnProgress
-from layerstore.union.view import View
+from layerstore.union.file_system import FileSystem
 from layerstore.unpacking.checks import check_attributes, check_nodes
 from layerstore.unpacking.report import UnpackReport
 from layerstore.unpacking.steps import Unpacking
@@ -13,7 +13,7 @@ from layerstore.unpacking.target import opened_target, remove_all
 
 
 def unpack(
-    view: View,
+    view: FileSystem,
     target: str | os.PathLike[str],
     *,
     owner: tuple[int, int] | None = None,

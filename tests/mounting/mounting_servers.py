@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerstore import Digest, Store
-from layerstore.mounting.client import Mount, mount_container, mount_view
+from layerstore.mounting.client import Mount, MountInfo, mount_container, mount_view, mounts
 from layerstore.mounting.connection import find_server
 from layerstore.mounting.runtime import all_folders
 
@@ -49,7 +49,12 @@ def kill_server(runtime: Path) -> None:
     """End the only server as the kernel would if memory ran out."""
     (process,) = servers(runtime)
     os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not servers(runtime), "the server has not died")
+    wait_until(lambda: not Path(f"/proc/{process}").exists(), "the server has not died")
+
+
+def mounted(place: Path) -> list[MountInfo]:
+    """What is mounted in the folder of a test: others may run at the same time."""
+    return [one for one in mounts() if one.target.is_relative_to(place)]
 
 
 class Mounter:

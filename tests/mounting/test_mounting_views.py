@@ -5,19 +5,16 @@ import os
 import random
 import stat
 import subprocess
-import sys
 import tarfile
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from mounting_servers import Mounter, statistics
+from union_samples import Member, file, folder, hardlink, layer, opaque, symlink, whiteout
 
 from layerstore import Digest, EntryKind, Node, View
 from layerstore.mounting.client import mount_view
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "union"))
-from union_samples import Member, file, folder, hardlink, layer, opaque, symlink, whiteout
 
 _FORMATS = {
     EntryKind.FILE: stat.S_IFREG,
@@ -109,7 +106,7 @@ def _check_node(path: Path, node: Node, view: View) -> None:
 
 
 def _check_directory(path: Path, node: Node, view: View) -> None:
-    assert sorted(os.listdir(os.fsencode(path))) == view.listdir(node.path)
+    assert sorted(os.fsencode(one.name) for one in path.iterdir()) == view.listdir(node.path)
 
 
 def test_nothing_can_be_written(mounter: Mounter) -> None:
@@ -233,7 +230,7 @@ def test_a_layer_stays_as_long_as_it_is_mounted(mounter: Mounter) -> None:
     (diff_id,) = mounter.push(layer(file(b"large", _LARGE)))
     with mounter.view([diff_id]) as mount:
         mounter.store.release_layer(diff_id)
-        mounter.store.gc()
+        mounter.store.collect_garbage()
         assert (mount.target / "large").read_bytes() == _LARGE
 
 

@@ -1,0 +1,198 @@
+"""The config.json of an OCI runtime bundle (OCI runtime specification 1.0.2) from the config of an image.
+
+What becomes of which field is said by the OCI image specification, conversion.md. The image's volumes are left as they
+are: directories of the container, whose changes the container keeps.
+"""
+
+import os
+import posixpath
+from typing import Any
+
+from layerstore.errors import InvalidManifestError, InvalidOptionError, NotFoundError
+from layerstore.oci.config import ImageConfig
+from layerstore.running.options import NETWORKS, RunOptions
+from layerstore.running.users import find_user
+from layerstore.union.file_system import FileSystem
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HOSTNAME = "container"
+
+CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
+)
+"""What root has in a container, as with Docker."""
+
+_QUIET = ["nosuid", "noexec", "nodev"]
+_MOUNTS = (
+    ("/proc", "proc", "proc", _QUIET),
+    ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    ("/dev/pts", "devpts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+    ("/dev/shm", "tmpfs", "shm", [*_QUIET, "mode=1777", "size=65536k"]),
+    ("/dev/mqueue", "mqueue", "mqueue", _QUIET),
+    ("/sys", "sysfs", "sysfs", [*_QUIET, "ro"]),
+)
+_MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+def runtime_config(
+    config: ImageConfig, files: FileSystem, options: RunOptions, *, root: str = "rootfs"
+) -> dict[str, Any]:
+    """The document, as it becomes JSON; ``files`` are those of the container, and ``root`` is where they are.
+
+    Raises `InvalidOptionError` if the user is unknown or no command is given, `InvalidManifestError` for a config that
+    makes no sense.
+    """
+    execution = config.config
+    user = find_user(files, options.user if options.user is not None else execution.user or "")
+    cwd = options.working_directory or execution.working_dir or "/"
+    if not cwd.startswith("/"):
+        raise InvalidOptionError(f"the working directory {cwd!r} is not absolute")
+    if options.network not in NETWORKS:
+        raise InvalidOptionError(f"the network is one of {', '.join(NETWORKS)}, not {options.network!r}")
+    own = list(CAPABILITIES) if user.uid == 0 else []
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": options.terminal,
+            "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.further_groups)},
+            "args": _arguments(config, options),
+            "env": _environment(config, options, user.home),
+            "cwd": cwd,
+            "capabilities": {"bounding": list(CAPABILITIES), "effective": own, "permitted": own},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": root, "readonly": options.read_only},
+        "hostname": options.hostname or _HOSTNAME,
+        "mounts": _mounts(options),
+        "annotations": _annotations(config),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in _namespaces(options)],
+            "maskedPaths": _MASKED,
+            "readonlyPaths": _READ_ONLY,
+        },
+    }
+
+
+def check_program(document: dict[str, Any], files: FileSystem) -> None:
+    """Raise `NotFoundError` if a container lacks the program that it is to run: runtimes tell it in ways of their own.
+
+    What a volume brings is not looked at.
+    """
+    process = document["process"]
+    program = process["args"][0]
+    path = next((text[5:] for text in process["env"] if text.startswith("PATH=")), _PATH)
+    folders = [process["cwd"]] if "/" in program else path.split(":")
+    places = [posixpath.join("/", folder, program) for folder in folders]
+    volumes = [mount["destination"] for mount in document["mounts"] if mount["type"] == "bind"]
+    if any(posixpath.normpath(place).startswith(volume) for place in places for volume in volumes):
+        return
+    found = [files.stat(os.fsencode(place)) for place in places if files.is_file(os.fsencode(place))]
+    if not any(node.mode & 0o111 for node in found):
+        why = "is not executable" if found else "is not there"
+        raise NotFoundError(f"the container cannot run {program!r}: it {why}")
+
+
+def for_user(document: dict[str, Any]) -> dict[str, Any]:
+    """The same for a user without root's rights: he is the container's root, in a user namespace of his own.
+
+    Other owners have no number there, devices no place, and file systems that only root may mount are left out.
+    """
+    linux = {
+        **document["linux"],
+        "namespaces": [*document["linux"]["namespaces"], {"type": "user"}],
+        "uidMappings": [{"containerID": 0, "hostID": os.geteuid(), "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": os.getegid(), "size": 1}],
+    }
+    mounts = [dict(mount) for mount in document["mounts"]]
+    for mount in mounts:
+        mount["options"] = [option for option in mount["options"] if option != "gid=5"]
+    return {**document, "linux": linux, "mounts": mounts}
+
+
+def _arguments(config: ImageConfig, options: RunOptions) -> list[str]:
+    execution = config.config
+    if options.entrypoint is not None:
+        arguments = [*options.entrypoint, *options.command]
+    else:
+        arguments = [*execution.entrypoint, *(options.command or execution.cmd)]
+    if not arguments:
+        raise InvalidOptionError("no command was given, and the image has none")
+    return arguments
+
+
+def _environment(config: ImageConfig, options: RunOptions, home: str) -> list[str]:
+    variables = {"PATH": _PATH, "HOME": home}
+    if options.terminal:
+        variables["TERM"] = "xterm"
+    for text in config.config.env:
+        name, equals, value = text.partition("=")
+        if not name or "\0" in text:
+            raise InvalidManifestError(f"the image's variable {text!r} is not NAME=VALUE")
+        if equals:
+            variables[name] = value
+    variables |= options.environment
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def _mounts(options: RunOptions) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"destination": target, "type": kind, "source": source, "options": list(words)}
+        for target, kind, source, words in _MOUNTS
+    ]
+    if options.network == "host":
+        # sysfs shows one network namespace, and can only be mounted by its owner.
+        sys = next(mount for mount in mounts if mount["destination"] == "/sys")
+        sys |= {"type": "none", "source": "/sys", "options": ["rbind", *_QUIET, "ro"]}
+    for volume in options.volumes:
+        words = ["rbind", "rprivate", "ro" if volume.read_only else "rw"]
+        mounts.append({"destination": volume.target, "type": "bind", "source": str(volume.source), "options": words})
+    return mounts
+
+
+def _namespaces(options: RunOptions) -> list[str]:
+    return ["pid", "ipc", "uts", "mount", *([] if options.network == "host" else ["network"])]
+
+
+def _annotations(config: ImageConfig) -> dict[str, str]:
+    execution = config.config
+    known = {
+        "os": config.os,
+        "architecture": config.architecture,
+        "variant": config.variant,
+        "author": config.author,
+        "created": config.created,
+        "stopSignal": execution.stop_signal,
+        "exposedPorts": ",".join(execution.exposed_ports),
+    }
+    annotations = {f"org.opencontainers.image.{name}": value for name, value in known.items() if value}
+    # What the user wrote into the labels counts.
+    return {**annotations, **execution.labels}
