@@ -17,7 +17,6 @@ from layerstore.encodings.encoders import EncoderNumber
 from layerstore.encodings.recipe import Method, Recipe
 from layerstore.errors import (
     BlobNotFoundError,
-    ContainerInUseError,
     ImageNotFoundError,
     InvalidInputError,
     NotFoundError,
@@ -339,7 +338,7 @@ class Container(ContainerFiles):
 
     def __init__(self, store: OpenedStore, folder: ContainerFolder) -> None:
         description = folder.read()
-        super().__init__(folder, description, lambda: View(store, description.layers))
+        super().__init__(folder, description, lambda: View(store, description.layers), store.check_writable)
         self._store = store
 
     @property
@@ -375,13 +374,7 @@ class Container(ContainerFiles):
     @property
     def is_in_use(self) -> bool:
         """Whether it is mounted, or being changed, at this moment by someone else."""
-        if self._lock is not None:
-            return False
-        try:
-            self._folder.lock().release()
-        except ContainerInUseError:
-            return True
-        return False
+        return self._lock is None and self._folder.is_locked
 
     def commit(
         self,

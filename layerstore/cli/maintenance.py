@@ -166,6 +166,7 @@ def stats(settings: Settings) -> None:
         ("  of it dead", size_text(figures.dead_bytes), "", "for `layerstore gc`"),
         ("index", size_text(figures.index_bytes), "", ""),
         *_encoding_sizes(figures),
+        *_container_sizes(figures),
         (
             "on disk",
             size_text(figures.disk_bytes),
@@ -182,6 +183,12 @@ def stats(settings: Settings) -> None:
         ]
         click.echo("")
         click.echo(table(("ENCODINGS", "COUNT", "BLOBS", "KEPT", ""), cells, right=(1, 2, 3)))
+
+
+def _container_sizes(figures: Any) -> list[tuple[str, str, str, str]]:
+    if not figures.containers:
+        return []
+    return [("containers", size_text(figures.container_bytes), "", f"changes of {figures.containers:,}")]
 
 
 def _encoding_sizes(figures: Any) -> list[tuple[str, str, str, str]]:

@@ -58,11 +58,16 @@ class ContainerFiles(FileSystem):
     """
 
     def __init__(
-        self, folder: ContainerFolder, description: ContainerDescription, open_view: Callable[[], View]
+        self,
+        folder: ContainerFolder,
+        description: ContainerDescription,
+        open_view: Callable[[], View],
+        check_writable: Callable[[], None],
     ) -> None:
         self._folder = folder
         self.description = description
         self._open_view = open_view
+        self._check_writable = check_writable
         self._upper = UpperDirectory(owners_kept=description.owners_kept)
         self._mutex = threading.RLock()
         self._view: View | None = None
@@ -136,9 +141,8 @@ class ContainerFiles(FileSystem):
 
     def _is_same(self, old: Node, new: Node) -> bool:
         # A file that was copied up has one name; several were made here, and all of them belong to the change.
-        # Attributes that mean something in an upper directory were not copied: to lack them is no change.
         return (
-            attributes(replace(old, xattrs=attributes_of(old).xattrs)) == attributes(new)
+            attributes(_as_copied(old)) == attributes(new)
             and (new.is_dir or new.links == 1)
             and same_bytes(self._lower(), old, self, new)
         )
@@ -173,14 +177,20 @@ class ContainerFiles(FileSystem):
         """Make a directory; with ``parents`` those on the way, too. Raises `PathExistsError`."""
         given = path_bytes(path)
         if parents:
-            steps = given.rstrip(b"/").split(b"/")
-            for count in range(1, len(steps)):
-                self.mkdir(b"/".join(steps[:count]), exist_ok=True)
+            self._make_parents(given)
         with self._changing(given):
             spot = find_spot(self._merged(), given, follow=exist_ok)
             if exist_ok and spot.child is not None and spot.child.children is not None:
                 return
             self._put_new(spot, new_attributes(EntryKind.DIRECTORY, mode))
+
+    def _make_parents(self, path: bytes) -> None:
+        steps = path.rstrip(b"/").split(b"/")
+        with self._changing(b""):  # nobody else makes them meanwhile
+            for count in range(1, len(steps)):
+                above = b"/".join(steps[:count])
+                if not self.exists(above):
+                    self.mkdir(above)
 
     def symlink(self, target: FilePath, path: FilePath) -> None:
         """Make a symbolic link at ``path`` to ``target``, which is kept as written."""
@@ -350,6 +360,7 @@ class ContainerFiles(FileSystem):
 
     def _be_the_only_one(self) -> None:
         if self._lock is None:
+            self._check_writable()
             self._lock = self._folder.lock()
             self._tree = None  # what was seen before may have changed
             self._opened().remove_leftovers()
@@ -525,6 +536,11 @@ class ContainerFiles(FileSystem):
             flags |= (os.O_APPEND if mode[0] == "a" else 0) | (os.O_TRUNC if mode[0] == "w" else 0)
             descriptor = open_file(self._opened().open(folder), name, flags)
             return io.FileIO(descriptor, mode.replace("x", "w") if mode[0] == "x" else mode)
+
+
+def _as_copied(node: Node) -> Node:
+    """What a copy shows of an image's file: links have no mode of their own, and some attributes are not copied."""
+    return replace(node, mode=0o777 if node.is_symlink else node.mode, xattrs=attributes_of(node).xattrs)
 
 
 def _show_nothing_through(moved: MergedInode) -> None:

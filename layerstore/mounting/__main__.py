@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -66,6 +67,8 @@ def _serve(root: Path, folder: RuntimeFolder, single: Path | None, client: socke
         server.wait_for_users()
         server.close()
         store.close()
+        if single is not None:
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _remove_dead_mounts(folder: RuntimeFolder) -> None:

@@ -25,7 +25,7 @@ from layerstore.mounting.errors import (
 )
 from layerstore.mounting.messages import Message
 from layerstore.mounting.mount_table import OVERLAY_SOURCE, MountEntry, mount_at, read_mounts, resolved
-from layerstore.mounting.runtime import RuntimeFolder, all_folders, mounting_lock
+from layerstore.mounting.runtime import RuntimeFolder, all_folders, mounting_lock, overlay_targets
 from layerstore.mounting.system_calls import MS_BIND
 from layerstore.mounting.system_calls import mount as mount_call
 from layerstore.mounting.system_calls import unmount as unmount_call
@@ -122,6 +122,7 @@ def mount_container(
             with start_single(folder, store_root, folder.file_system) as connection:
                 connection.ask(hold)
                 connection.ask(_show_message(diff_ids))
+                folder.overlay_target.write_bytes(os.fsencode(place))
                 _run_fuse_overlayfs(program, place, folder.file_system, upper, work)
         _check_answers(place)
     return Mount(place)
@@ -135,7 +136,7 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
     """
     place = resolved(target)
     entry = mount_at(place)
-    if entry is None or not (entry.is_view or entry.is_container):
+    if entry is None or not _is_ours(entry, overlay_targets()):
         raise NotMountedError(f"layerstore has mounted nothing at {target}")
     is_dead = _is_dead(entry)
     if lazy and not is_dead:
@@ -166,9 +167,11 @@ def mounts() -> list[MountInfo]:
                 target, layers = Path(one["target"]), tuple(Digest(layer) for layer in one["layers"])
                 known[target] = MountInfo(target, one["kind"] == "container", Path(answer["store"]), layers)
     found = {}
+    private = {folder.file_system for folder in all_folders()}
+    targets = overlay_targets()
     for entry in read_mounts():
-        if (entry.is_view or entry.is_container) and not entry.has_all_views:
-            dead = MountInfo(entry.target, entry.is_container, None, ())
+        if _is_ours(entry, targets) and not entry.has_all_views and entry.target not in private:
+            dead = MountInfo(entry.target, not entry.is_view, None, ())
             found[entry.target] = known.get(entry.target, dead)
     return [found[target] for target in sorted(found)]
 
@@ -179,7 +182,7 @@ def _claimed(target: Path) -> Iterator[Path]:
     place = resolved(target)
     with mounting_lock():
         entry = mount_at(place)
-        if entry is not None and (entry.is_view or entry.is_container) and _is_dead(entry):
+        if entry is not None and _is_ours(entry, overlay_targets()) and _is_dead(entry):
             _unmount(place, lazy=True)
             entry = mount_at(place)
         if entry is not None:
@@ -251,7 +254,9 @@ def _fuse_overlayfs() -> str:
 
 def _run_fuse_overlayfs(program: str, target: Path, lower: Path, upper: Path, work: Path) -> None:
     folders = [b"lowerdir=" + _escaped(lower), b"upperdir=" + _escaped(upper), b"workdir=" + _escaped(work)]
-    options = b",".join([*folders, b"fsname=" + OVERLAY_SOURCE.encode()])
+    # Everything belongs to the user, as they could not keep other owners of what they change.
+    owner = f"squash_to_uid={os.geteuid()},squash_to_gid={os.getegid()}"
+    options = b",".join([*folders, owner.encode()])
     done = subprocess.run([program, "-o", options, target], capture_output=True, check=False)
     if done.returncode:
         raise MountUnavailableError(f"fuse-overlayfs failed: {os.fsdecode(done.stderr).strip()}")
@@ -266,6 +271,10 @@ def _check_answers(place: Path) -> None:
         raise MountUnavailableError(f"what was mounted at {place} does not answer: {error.strerror}") from None
     if device == place.parent.stat().st_dev:
         raise MountUnavailableError(f"nothing was mounted at {place}")
+
+
+def _is_ours(entry: MountEntry, targets: set[Path]) -> bool:
+    return entry.is_view or entry.is_container or (entry.is_user_overlay and entry.target in targets)
 
 
 def _is_dead(entry: MountEntry) -> bool:

@@ -38,8 +38,13 @@ class MountEntry:
 
     @property
     def is_container(self) -> bool:
-        """Whether it is a container's overlay of ours."""
-        return self.source == OVERLAY_SOURCE and self.kind in ("overlay", FUSE_OVERLAY_KIND)
+        """Whether it is a container's overlay of ours, made by root."""
+        return self.source == OVERLAY_SOURCE and self.kind == "overlay"
+
+    @property
+    def is_user_overlay(self) -> bool:
+        """Whether it is made by fuse-overlayfs, for us or for others."""
+        return self.kind == FUSE_OVERLAY_KIND
 
     def option(self, name: bytes) -> bytes | None:
         """The value of an option of an overlay, unescaped."""

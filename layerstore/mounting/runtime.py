@@ -30,6 +30,8 @@ class RuntimeFolder:
         self.start_lock = path / "start"
         """Locked by a client that looks for the server, and starts it if there is none."""
         self.log = path / "log"
+        self.overlay_target = path / "overlay"
+        """Tells where a user's container is mounted: fuse-overlayfs gives its mounts no mark of ours."""
 
     @classmethod
     def of_store(cls, store: Path, store_id: str) -> "RuntimeFolder":
@@ -72,6 +74,12 @@ def all_folders() -> list[RuntimeFolder]:
     if not base.is_dir():
         return []
     return [RuntimeFolder(path) for path in sorted(base.iterdir()) if path.is_dir()]
+
+
+def overlay_targets() -> set[Path]:
+    """Where users' containers of ours are mounted, or were."""
+    notes = (folder.overlay_target for folder in all_folders())
+    return {Path(os.fsdecode(note.read_bytes())) for note in notes if note.exists()}
 
 
 @contextmanager

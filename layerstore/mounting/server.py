@@ -20,7 +20,7 @@ from layerstore.mounting.attaching import detach, mount_fuse, raise_read_ahead
 from layerstore.mounting.device import Device
 from layerstore.mounting.inodes import ROOT_NUMBER, NumberedView, Numbers
 from layerstore.mounting.messages import MESSAGE_SIZE_MAX, Message, decode, encode, error_message, peer_user
-from layerstore.mounting.mount_table import FUSE_OVERLAY_KIND, MountEntry, open_table, read_mounts
+from layerstore.mounting.mount_table import MountEntry, open_table, read_mounts
 from layerstore.mounting.runtime import RuntimeFolder
 from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
@@ -200,7 +200,7 @@ class Server:
         if self._overlay_target is None:
             is_ours = mount.target == self._mount_point and mount.is_view
         else:
-            is_ours = mount.target == self._overlay_target and mount.kind == FUSE_OVERLAY_KIND
+            is_ours = mount.target == self._overlay_target and mount.is_user_overlay
         return next(iter(self._views.values())).name if is_ours and self._views else None
 
     def _listed(self, mounts: list[MountEntry]) -> list[Message]:
@@ -210,7 +210,7 @@ class Server:
         for one in mounts:
             name = self._view_of(one, mounts)
             if name in layers and one.target != self._folder.file_system:
-                kind = "container" if one.is_container else "view"
+                kind = "view" if one.is_view else "container"
                 found.append({"target": str(one.target), "kind": kind, "layers": layers[name]})
         return found
 

@@ -10,6 +10,7 @@ from layerstore.operations.closure import stored_closure
 from layerstore.operations.encoding_cache import cache_size
 from layerstore.operations.forecast import Forecast
 from layerstore.operations.keeping import images_of
+from layerstore.storage.containers import container_folders
 from layerstore.storage.index import Transaction
 from layerstore.storage.opened import OpenedStore
 from layerstore.storage.recipe import decode_segment
@@ -58,6 +59,9 @@ class Stats:
     """The bytes of encodings that are kept raw."""
     cache_bytes: int
     """The bytes of encodings that were made again and are kept for the next who asks."""
+    containers: int
+    container_bytes: int
+    """What containers occupy on disk: their changes."""
     disk_bytes: int
     """What the whole store occupies on disk, as ``du`` counts it."""
 
@@ -101,6 +105,7 @@ class ImageUsage:
 
 def store_stats(store: OpenedStore) -> Stats:
     """The figures of the whole store."""
+    containers = list(container_folders(store.layout.root))
     with store.index.read() as transaction:
         sizes = {diff_id: record.size for diff_id, record in transaction.layers.items()}
         numbers = {diff_id: record.number for diff_id, record in transaction.layers.items()}
@@ -128,6 +133,8 @@ def store_stats(store: OpenedStore) -> Stats:
             encodings=encodings,
             raw_bytes=sum(one.kept_bytes for one in encodings if one.name in ("raw", "queued")),
             cache_bytes=cache_size(store),
+            containers=len(containers),
+            container_bytes=sum(disk_usage(folder.path) for folder in containers),
             disk_bytes=disk_usage(store.layout.root),
         )
 
@@ -156,14 +163,17 @@ def encoding_class(record: EncodingRecord) -> str:
 
 def disk_usage(path: Path) -> int:
     """What a folder occupies, as ``du`` counts it: allocated blocks, each file once."""
-    total = path.lstat().st_blocks * 512
+    try:
+        total = path.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(path):
         for name in folders + files:
             try:
                 status = (Path(folder) / name).lstat()
-            except FileNotFoundError:
-                continue  # collected or ended while we look
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # collected, changed or ended while we look
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512

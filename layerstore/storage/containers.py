@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layerstore.digest import Digest
 from layerstore.directories import remove_tree
-from layerstore.errors import ContainerInUseError, ContainerNotFoundError, InvalidReferenceError, StorageError
+from layerstore.errors import (
+    ContainerInUseError,
+    ContainerNotFoundError,
+    InvalidReferenceError,
+    LayerstoreError,
+    StorageError,
+)
 from layerstore.storage.layout import sync_directory, translate_os_errors, write_file
 from layerstore.storage.locks import FileLock
 
@@ -81,12 +87,34 @@ class ContainerFolder:
 
     def lock(self) -> FileLock:
         """Be the only one who changes it. Raises `ContainerInUseError`, `ContainerNotFoundError`."""
-        lock = FileLock.acquire(self.lock_file, blocking=False, create=False)
+        if not self.lock_file.exists():
+            raise _absent(self.name)
+        return lock_container(self.lock_file)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody changes it, or has it mounted."""
+        try:
+            lock = FileLock.acquire(self.lock_file, blocking=False, create=False)
+        except LayerstoreError:
+            return False
         if lock is None:
-            if not self.lock_file.exists():
-                raise _absent(self.name)
-            raise ContainerInUseError(f"container {self.name} is mounted, or being changed by another process")
-        return lock
+            return self.lock_file.exists()
+        lock.release()
+        return False
+
+
+def lock_container(path: Path) -> FileLock:
+    """Lock a container's lock file. Raises `ContainerInUseError`.
+
+    Whoever looks whether it is locked has it for a moment, so one try is not enough.
+    """
+    for wait in (0.001, 0.01, 0.1, 0):
+        lock = FileLock.acquire(path, blocking=False, create=False)
+        if lock is not None:
+            return lock
+        time.sleep(wait)
+    raise ContainerInUseError(f"container {path.parent.name} is mounted, or being changed by another process")
 
 
 def container_folder(root: Path, name: str) -> ContainerFolder:

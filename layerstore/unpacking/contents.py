@@ -12,8 +12,8 @@ from io import BufferedReader
 from layerstore.directories import Directories
 from layerstore.errors import InvalidInputError, LayerstoreError
 from layerstore.places.files import write_all
-from layerstore.union.node import Node
 from layerstore.union.file_system import FileSystem
+from layerstore.union.node import Node
 from layerstore.unpacking.attributes import Attributes
 from layerstore.unpacking.checks import shown
 from layerstore.unpacking.failures import translated

@@ -12,8 +12,8 @@ from functools import partial
 
 from layerstore.directories import Directories
 from layerstore.progress import OnProgress, Progress, Throttle
-from layerstore.union.node import Node
 from layerstore.union.file_system import FileSystem
+from layerstore.union.node import Node
 from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
 from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
 from layerstore.unpacking.failures import translated

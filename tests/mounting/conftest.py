@@ -40,7 +40,6 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield path
     _unmount_below(path)
     wait_until(lambda: not servers(path), "a server has not ended")
-    os.system(f"mkdir -p /tmp/mb/logs; cat {path}/*/log > /tmp/mb/logs/{path.name} 2>/dev/null")  # DEBUG
     shutil.rmtree(path)
 
 

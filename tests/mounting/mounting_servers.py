@@ -45,6 +45,17 @@ def statistics() -> dict[str, Any]:
         return connection.ask({"do": "statistics"})
 
 
+def is_answered_by_the_kernel(action: Callable[[], object], *requests: str) -> bool:
+    """Whether the kernel can do something without such requests; memory may be short at times, so a few are tried."""
+    for _ in range(5):
+        before = statistics()["requests"]
+        action()
+        after = statistics()["requests"]
+        if all(before.get(one, 0) == after.get(one, 0) for one in requests):
+            return True
+    return False
+
+
 def kill_server(runtime: Path) -> None:
     """End the only server as the kernel would if memory ran out."""
     (process,) = servers(runtime)
