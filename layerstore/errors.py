@@ -8,6 +8,7 @@
     │   ├── InvalidOptionError
     │   ├── UndecodableError         not gzip or zstd, damaged, cut, or with bytes behind its end
     │   ├── OversizedError           decodes to more than can be meant: a decompression bomb
+    │   ├── MountTargetError         what was to be mounted at is no directory
     │   └── DigestMismatchError      the content is not what its digest promised
     ├── NotFoundError            name something that is there
     │   ├── StoreNotFoundError
@@ -15,13 +16,16 @@
     │   ├── ImageNotFoundError
     │   ├── TagNotFoundError
     │   ├── BlobNotFoundError
-    │   └── ContainerNotFoundError
+    │   ├── ContainerNotFoundError
+    │   └── NotMountedError
     ├── ConflictError            the present state forbids it; change that first
     │   ├── StoreExistsError
     │   ├── LayerInUseError
     │   ├── LeaseEndedError
     │   ├── ContainerExistsError
     │   ├── ContainerInUseError      another process changes or mounts it
+    │   ├── AlreadyMountedError
+    │   ├── MountBusyError           somebody still uses what is mounted there
     │   └── StoreClosedError         closed, or carried over a fork
     ├── UnavailableError         the machine or the store's place forbids it
     │   ├── NoSpaceError
@@ -30,6 +34,7 @@
     │   ├── UnsupportedPlaceError    for example a network file system
     │   ├── UnsupportedFormatError   written by a newer layerstore
     │   ├── UpgradeNeededError       written by an older layerstore
+    │   ├── MountUnavailableError    the system cannot mount, or lacks what it takes
     │   ├── RuntimeUnavailableError  no program is there to run containers
     │   ├── EncoderUnavailableError  installed without a compiler, or the encoder fails its self-test here
     │   └── StorageError             any other error of the operating system
@@ -102,6 +107,12 @@ class DigestMismatchError(InvalidInputError):
         self.actual = actual
 
 
+class MountTargetError(InvalidInputError):
+    """What was to be mounted at is no directory."""
+
+    code = "mount-target"
+
+
 class NotFoundError(LayerstoreError, KeyError):
     """Something that was named is not there. It is a `KeyError`, so that the store's mappings behave as such."""
 
@@ -146,6 +157,12 @@ class ContainerNotFoundError(NotFoundError):
     code = "container-not-found"
 
 
+class NotMountedError(NotFoundError):
+    """Nothing of ours is mounted there."""
+
+    code = "not-mounted"
+
+
 class ConflictError(LayerstoreError):
     """The present state of the store forbids the operation."""
 
@@ -186,6 +203,18 @@ class StoreClosedError(ConflictError):
     """The store was closed, or this process was forked after it was opened."""
 
     code = "store-closed"
+
+
+class AlreadyMountedError(ConflictError):
+    """Something is mounted there already."""
+
+    code = "already-mounted"
+
+
+class MountBusyError(ConflictError):
+    """Processes still use what is to be unmounted."""
+
+    code = "mount-busy"
 
 
 class UnavailableError(LayerstoreError):
@@ -240,6 +269,12 @@ class RuntimeUnavailableError(UnavailableError):
     """No program that runs containers is there."""
 
     code = "runtime-unavailable"
+
+
+class MountUnavailableError(UnavailableError):
+    """The system lacks what mounting needs, or refuses it."""
+
+    code = "mount-unavailable"
 
 
 class StorageError(UnavailableError):

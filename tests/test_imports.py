@@ -40,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
     "filesystem": NAMES | {"objects", "store", "tar", "union"},
     "cli": NAMES | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "__init__"},
-    "__init__": NAMES | {"mounting", "decoding", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
+    "__init__": NAMES
+    | {"decoding", "mounting", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},
     "__main__": {"cli"},
 }
 
@@ -55,8 +56,6 @@ OUTSIDE: dict[str, set[str]] = {
     "compression": {"_zstd"},
     "click": {"cli"},
     "rich": {"cli"},
-    "pyfuse3": {"mounting"},
-    "trio": {"mounting"},
     "fsspec": {"filesystem"},
 }
 

@@ -428,6 +428,8 @@ class ContainerFiles(FileSystem):
             raise UnchangeableError(spot.path, "a directory cannot be put into itself")
         if old is None:
             return
+        if any(inode is old for _, inode in source.trail):
+            raise DirectoryNotEmptyError(spot.path)
         if moved.children is not None and old.children is None:
             raise NotADirectoryInViewError(spot.path)
         if moved.children is None and old.children is not None:

@@ -8,9 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, MountUnavailableError
 from layerstore.mounting.attaching import detach
-from layerstore.mounting.errors import MountUnavailableError
 from layerstore.mounting.messages import encode, error_message
 from layerstore.mounting.mount_table import read_mounts
 from layerstore.mounting.runtime import RuntimeFolder

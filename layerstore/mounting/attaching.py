@@ -8,7 +8,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from layerstore.mounting.errors import MountUnavailableError
+from layerstore.errors import MountUnavailableError
 from layerstore.mounting.mount_table import FUSE_KIND
 from layerstore.mounting.system_calls import MS_RDONLY, mount, unmount
 

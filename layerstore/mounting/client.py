@@ -13,16 +13,16 @@ from types import TracebackType
 from typing import Self
 
 from layerstore.digest import Digest
-from layerstore.errors import LayerstoreError
-from layerstore.mounting.attaching import check_available, detach, run_fusermount
-from layerstore.mounting.connection import Connection, ServerGoneError, connect, find_server, start_single
-from layerstore.mounting.errors import (
+from layerstore.errors import (
     AlreadyMountedError,
+    LayerstoreError,
     MountBusyError,
     MountTargetError,
     MountUnavailableError,
     NotMountedError,
 )
+from layerstore.mounting.attaching import check_available, detach, run_fusermount
+from layerstore.mounting.connection import Connection, ServerGoneError, connect, find_server, start_single
 from layerstore.mounting.messages import Message
 from layerstore.mounting.mount_table import OVERLAY_SOURCE, MountEntry, mount_at, read_mounts, resolved
 from layerstore.mounting.runtime import RuntimeFolder, all_folders, mounting_lock, overlay_targets

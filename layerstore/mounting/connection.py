@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from layerstore.mounting.errors import MountUnavailableError
+from layerstore.errors import MountUnavailableError
 from layerstore.mounting.messages import Message, decode, encode, raise_error
 from layerstore.mounting.runtime import RuntimeFolder
 from layerstore.storage.locks import FileLock

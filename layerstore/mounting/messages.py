@@ -5,8 +5,7 @@ import socket
 import struct
 from typing import Any
 
-from layerstore.errors import InvalidInputError, LayerstoreError
-from layerstore.mounting.errors import MountUnavailableError
+from layerstore.errors import InvalidInputError, LayerstoreError, MountUnavailableError
 
 Message = dict[str, Any]
 MESSAGE_SIZE_MAX = 1 << 20

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerstore.mounting.errors import MountUnavailableError
+from layerstore.errors import MountUnavailableError
 from layerstore.mounting.mount_table import mount_at
 from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.locks import FileLock

@@ -22,6 +22,7 @@ from layerstore.mounting.inodes import ROOT_NUMBER, NumberedView, Numbers
 from layerstore.mounting.messages import MESSAGE_SIZE_MAX, Message, decode, encode, error_message, peer_user
 from layerstore.mounting.mount_table import MountEntry, open_table, read_mounts
 from layerstore.mounting.runtime import RuntimeFolder
+from layerstore.storage.containers import lock_container
 from layerstore.storage.locks import FileLock
 from layerstore.storage.opened import OpenedStore
 from layerstore.union.view import View
@@ -283,10 +284,9 @@ class Server:
 
     def _hold(self, client: _Client, path: Path, upper: bytes) -> None:
         self._sweep()  # it may have been unmounted this very moment
-        lock = None if upper in self._locks else FileLock.acquire(path, blocking=False, create=True)
-        if lock is None:
-            raise ContainerInUseError(f"the container at {path.parent} is in use")
-        self._locks[upper] = lock
+        if upper in self._locks:
+            raise ContainerInUseError(f"container {path.parent.name} is mounted")
+        self._locks[upper] = lock_container(path)
         client.containers.append(upper)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -184,20 +185,21 @@ def refuse_network_file_system(path: Path) -> None:
 def _file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the file system that holds ``path``; None where the system has no mountinfo."""
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        lines = mounts.read_bytes().split(b"\n")
     except OSError:
         return None
     resolved = path.resolve()
     best: tuple[int, str | None] = (-1, None)
     for line in lines:
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
+        left, _, right = line.partition(b" - ")
+        fields = left.split(b" ")
         if len(fields) < 5 or not right:
             continue
-        mount_point = Path(fields[4].encode().decode("unicode_escape", errors="replace"))
+        unescaped = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), fields[4])
+        mount_point = Path(os.fsdecode(unescaped))
         # `>=`: of two mounts on the same directory, the later line is the one on top.
         if resolved.is_relative_to(mount_point) and len(mount_point.parts) >= best[0]:
-            best = (len(mount_point.parts), right.split(" ")[0])
+            best = (len(mount_point.parts), os.fsdecode(right.split(b" ")[0]))
     return best[1]
 
 

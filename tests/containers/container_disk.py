@@ -118,11 +118,12 @@ def lower_directory(layer: bytes, place: Path, below: View) -> None:
             if path not in marks:
                 maker.make(member, path, tar)
     for path in hidden:
-        if below.exists(path) and not os.path.lexists(maker.root + b"/" + path):
+        if maker.is_hidden_below(path):
             maker.make_parents(path)
             os.mknod(maker.root + b"/" + path, stat.S_IFCHR, 0)
     for path in opaque:
-        maker.make_parents(path + b"/x")
+        if maker.is_open(path + b"/"):
+            maker.make_parents(path + b"/")
     maker.finish_directories()
 
 
@@ -137,6 +138,8 @@ class _LowerMaker:
         self.make_parents(path)
         place = self.root + b"/" + path
         mtime = int(Decimal(member.pax_headers.get("mtime", str(member.mtime))) * 10**9)
+        if os.path.lexists(place) and not (member.isdir() and Path(os.fsdecode(place)).is_dir()):
+            self._remove(path)  # a later entry of a layer counts
         if member.isdir():
             self._make_directory(path)
             self._directories[path] = (member.mode, member.uid, member.gid, mtime)
@@ -170,6 +173,26 @@ class _LowerMaker:
             os.setxattr(place, key, value)
         _give(place, node.mode, node.uid, node.gid, node.mtime_ns)
 
+    def is_hidden_below(self, path: bytes) -> bool:
+        """Whether a whiteout is needed: nothing of this layer has its name, or hides what is below it."""
+        is_there = os.path.lexists(self.root + b"/" + path)
+        return self.is_open(path) and not is_there and path in {node.path for node in self._below.nodes()}
+
+    def is_open(self, path: bytes) -> bool:
+        """Whether layers below show in the folder of a path.
+
+        In an opaque directory of a lower layer the kernel would list a whiteout as a name that leads to nothing.
+        """
+        steps = path.split(b"/")[:-1]
+        for count in range(1, len(steps) + 1):
+            above = b"/".join(steps[:count])
+            place = self.root + b"/" + above
+            if os.path.lexists(place) and not stat.S_ISDIR(os.lstat(place).st_mode):
+                return False
+            if above in self._opaque and above + b"/" != path:
+                return False
+        return True
+
     def make_parents(self, path: bytes) -> None:
         steps = path.split(b"/")[:-1]
         for count in range(1, len(steps) + 1):
@@ -186,6 +209,15 @@ class _LowerMaker:
         if path in self._opaque:
             os.setxattr(place, "trusted.overlay.opaque", b"y")
 
+    def _remove(self, path: bytes) -> None:
+        place = Path(os.fsdecode(self.root + b"/" + path))
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+            for below in [one for one in self._directories if (one + b"/").startswith(path + b"/")]:
+                del self._directories[below]
+        else:
+            place.unlink()
+
     def finish_directories(self) -> None:
         """Times last: whatever is made in a directory changes its own."""
         for path, attributes in self._directories.items():
@@ -197,8 +229,3 @@ def _give(place: bytes, mode: int, uid: int, gid: int, mtime_ns: int) -> None:
     if not stat.S_ISLNK(os.lstat(place).st_mode):
         os.chmod(place, mode)  # noqa: PTH101 - a name of bytes
     os.utime(place, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
-
-
-def remove_all(place: Path) -> None:
-    """Remove a directory with all in it."""
-    shutil.rmtree(place)

@@ -68,6 +68,13 @@ def mounted(place: Path) -> list[MountInfo]:
     return [one for one in mounts() if one.target.is_relative_to(place)]
 
 
+def lock_file(folder: Path) -> Path:
+    """The lock file of a container, as the store makes it."""
+    path = folder / "lock"
+    path.touch()
+    return path
+
+
 class Mounter:
     """Mounts stacks of layers of a store."""
 
@@ -104,7 +111,7 @@ class Mounter:
             target,
             upper=folder / "upper",
             work=folder / "work",
-            lock=folder / "lock",
+            lock=lock_file(folder),
             user_xattrs=user_xattrs,
         )
 

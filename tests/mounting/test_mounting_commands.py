@@ -9,7 +9,7 @@ from union_samples import file, layer
 
 from layerstore.cli import mounts
 from layerstore.cli.settings import Settings
-from layerstore.mounting.errors import AlreadyMountedError, NotMountedError
+from layerstore.errors import AlreadyMountedError, NotMountedError
 
 
 def _run(command: object, mounter: Mounter, *arguments: object) -> Result:

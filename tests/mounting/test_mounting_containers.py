@@ -10,9 +10,8 @@ import pytest
 from mounting_servers import Mounter, is_answered_by_the_kernel, kill_server, mounted, servers, wait_until
 from union_samples import file, folder, layer, symlink
 
-from layerstore.errors import ContainerInUseError
+from layerstore.errors import ContainerInUseError, MountUnavailableError
 from layerstore.mounting.client import MountInfo, mount_container
-from layerstore.mounting.errors import MountUnavailableError
 
 _FILES = layer(
     folder(b"etc"),
@@ -155,7 +154,7 @@ def test_containers_and_images_share_what_was_read(mounter: Mounter) -> None:
         ]
 
 
-@pytest.mark.parametrize("name", ["a,b", "a:b", "a\\b", "a b\tc\n", "\\,:\\:", "\udcff"])
+@pytest.mark.parametrize("name", ["a,b", "a:b", "a\\b", "a b\tc\n", "\\,:\\:", "ü"])
 def test_paths_may_have_any_name(mounter: Mounter, runtime: Path, name: str) -> None:
     diff_ids = mounter.push(_FILES)
     with mounter.container(diff_ids, name) as mount:

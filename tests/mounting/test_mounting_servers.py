@@ -11,16 +11,19 @@ from mounting_servers import Mounter, kill_server, mounted, servers, statistics,
 from union_samples import file, folder, layer
 
 from layerstore import Store
-from layerstore.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-from layerstore.mounting import attaching, client
-from layerstore.mounting.client import MountInfo, mount_view, unmount
-from layerstore.mounting.errors import (
+from layerstore.errors import (
     AlreadyMountedError,
+    ConflictError,
+    InvalidInputError,
     MountBusyError,
     MountTargetError,
     MountUnavailableError,
+    NotFoundError,
     NotMountedError,
+    UnavailableError,
 )
+from layerstore.mounting import attaching, client
+from layerstore.mounting.client import MountInfo, mount_view, unmount
 from layerstore.mounting.mount_table import mount_at, read_mounts
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -154,7 +157,7 @@ def test_two_stores_have_two_servers(mounter: Mounter, runtime: Path, tmp_path: 
 def test_what_is_mounted_is_listed(mounter: Mounter) -> None:
     one, two = mounter.push(_FILES, layer(file(b"more", b"2")))
     assert mounted(mounter.place) == []
-    with mounter.view([one, two], "a b") as first, mounter.view([one], "\udcff") as second:
+    with mounter.view([one, two], "a b") as first, mounter.view([one], "ü") as second:
         assert mounted(mounter.place) == [
             MountInfo(first.target, False, mounter.store.path, (one, two)),
             MountInfo(second.target, False, mounter.store.path, (one,)),

@@ -11,10 +11,10 @@ from samples import END, header, member
 from unpacking_stacks import describe, directory, entry, hard, layer_of, link
 
 from layerstore import EntryKind, Node, Store
+from layerstore.directories import Directories
 from layerstore.errors import InvalidInputError, LayerstoreError
 from layerstore.unpacking import unpack
 from layerstore.unpacking.checks import check_nodes
-from layerstore.directories import Directories
 
 Stack = Callable[[str], list[bytes]]
 
