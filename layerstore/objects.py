@@ -294,7 +294,7 @@ class Image:
     def mount(self, target: str | os.PathLike[str]) -> Mount:
         """Mount its files read-only at a directory. Use it as a context manager, or call `Mount.unmount`.
 
-        The mount outlives this process. Raises `MountUnavailableError` where FUSE, or the extra ``mount``, is missing.
+        The mount outlives this process. Raises `MountUnavailableError` where FUSE is missing.
         """
         layout, config = self._store.layout, self._store.config
         return mount_view(layout.root, config.store_id, self.config.diff_ids, Path(target))

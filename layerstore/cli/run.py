@@ -60,8 +60,8 @@ def run(
 ) -> int:
     """Run a program in a container on an image.
 
-    IMAGE may be container:NAME, to go on in a container. The image is mounted, not unpacked: it takes Linux with FUSE,
-    the extra `mount`, and runc, crun or bubblewrap. What the program writes is the container's: see `diff` and
+    IMAGE may be container:NAME, to go on in a container. The image is mounted, not unpacked: it takes Linux with FUSE
+    and runc, crun or bubblewrap. What the program writes is the container's: see `diff` and
     `commit`. Ends with the program's exit code.
     """
     options = RunOptions(

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounting_servers import Mounter, is_answered_by_the_kernel, kill_server, mounted, servers, wait_until
+from mounting_servers import Mounter, is_answered_by_the_kernel, kill_server, lock_file, mounted, servers, wait_until
 from union_samples import file, folder, layer, symlink
 
 from layerstore.errors import ContainerInUseError, MountUnavailableError
@@ -86,7 +86,7 @@ def test_the_lock_lives_as_long_as_the_mount(mounter: Mounter, runtime: Path) ->
         other = mounter.folder("other")
         for work in ("work", "work2"):
             (folder / work).mkdir(exist_ok=True)
-            with pytest.raises(ContainerInUseError, match="in use"):
+            with pytest.raises(ContainerInUseError, match="is mounted"):
                 mount_container(
                     mounter.store.path,
                     mounter.store.config.store_id,
@@ -187,7 +187,7 @@ def test_a_work_folder_on_another_file_system_is_told(mounter: Mounter) -> None:
             target,
             upper=upper,
             work=Path("/dev/shm"),
-            lock=mounter.place / "lock",
+            lock=lock_file(mounter.place),
             user_xattrs=False,
         )
     assert not _is_locked(mounter.place / "lock")
