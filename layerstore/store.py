@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, Self
 from layerstore.decoding import Encoding
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import InvalidOptionError
+from layerstore.mounting.client import Mount, mount_view
 from layerstore.objects import Containers, Encodings, Image, Images, Layer, Layers, Lease, Tags, Trash
 from layerstore.oci.config import HistoryEntry
 from layerstore.operations import blobs as blob_operations
@@ -246,6 +247,10 @@ class Store:
         name, a path through a loop of symbolic links.
         """
         return View(self._opened, [self._layer(layer).diff_id for layer in layers])
+
+    def mount(self, what: Image | Layer | str, target: str | os.PathLike[str]) -> Mount:
+        """Mount an image, or a layer alone, read-only at a directory. `Image.mount` and `Container.mount` say more."""
+        return mount_view(self.path, self.config.store_id, self._stack(what), Path(target))
 
     def release_layer(self, layer: Layer | str) -> None:
         """Keep a pushed layer no longer; collection takes it. Raises `LayerInUseError` if an image uses it."""

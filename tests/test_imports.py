@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "mounting": NAMES | {"operations", "storage", "tar", "union"},
     "objects": NAMES
     | {"containers", "decoding", "encodings", "mounting", "operations", "oci", "storage", "tar", "union"},
-    "store": NAMES | {"decoding", "objects", "operations", "oci", "storage", "tar", "union"},
+    "store": NAMES | {"decoding", "mounting", "objects", "operations", "oci", "storage", "tar", "union"},
     "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
     "unpacking": NAMES | {"places", "tar", "union"},
     "running": NAMES

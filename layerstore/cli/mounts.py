@@ -6,13 +6,19 @@ from pathlib import Path
 
 import click
 
-from layerstore.cli.lookup import artifact_type, find_either, for_platform, refuse_artifact
+from layerstore.cli.lookup import (
+    CONTAINER_PREFIX,
+    artifact_type,
+    find_container,
+    find_either,
+    for_platform,
+    refuse_artifact,
+)
 from layerstore.cli.output import count_text, print_json, safe, table
-from layerstore.cli.parameters import complete_any, platform_option
+from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.settings import Settings, command
-from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.mounting.client import MountInfo, mount_view, mounts, unmount
+from layerstore.mounting.client import MountInfo, mounts, unmount
 from layerstore.objects import Image
 from layerstore.store import Store
 
@@ -20,24 +26,26 @@ from layerstore.store import Store
 @command(
     "mount",
     json_form=(
-        "An object: image (its digest, or a layer's), directory. Without arguments an array: directory, kind (view or "
-        "container), store (null if its server is dead), tags, layers."
+        "An object: image (its digest, a layer's, or container:NAME), directory. Without arguments an array: "
+        "directory, kind (view or container), store (null if its server is dead), tags, layers."
     ),
     examples="""
         layerstore mount shop:1.0 /mnt/shop
+        layerstore mount container:web /mnt/web
         layerstore mount
         layerstore umount /mnt/shop
     """,
 )
-@click.argument("image", required=False, shell_complete=complete_any, metavar="[IMAGE|DIGEST]")
+@click.argument("image", required=False, shell_complete=complete_files, metavar="[IMAGE]")
 @click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @platform_option()
 def mount(settings: Settings, image: str | None, directory: Path | None, platform: str | None) -> None:
-    """Mount an image at a directory, or list what is mounted.
+    """Mount an image or a container at a directory, or list what is mounted.
 
     Nothing is unpacked: a process of its own reads what is asked for out of the store, until the image is unmounted by
-    `layerstore umount` or plain `umount`. It is read-only. DIGEST may be a layer's, which is then shown alone. Images
-    with layers in common share the memory that keeps their files. Needs Linux with FUSE, and fusermount3 if not root.
+    `layerstore umount` or plain `umount`. Images are read-only, and with layers in common share the memory that keeps
+    their files. IMAGE may be a layer's digest, which is then shown alone, or container:NAME: what is changed there is
+    the container's. Needs Linux with FUSE; without root fusermount3, and for containers fuse-overlayfs.
     """
     if image is None:
         _list(settings)
@@ -45,12 +53,18 @@ def mount(settings: Settings, image: str | None, directory: Path | None, platfor
     if directory is None:
         raise click.UsageError("give the directory to mount at, too")
     with settings.open(read_only=True) as store:
-        digest, diff_ids = _stack(store, image, platform)
-        mounted = mount_view(store.path, store.config.store_id, diff_ids, directory)
+        if image.startswith(CONTAINER_PREFIX):
+            container = find_container(store, image)
+            name, mounted = f"{CONTAINER_PREFIX}{container.name}", container.mount(directory)
+        else:
+            found = find_either(store, image)
+            if isinstance(found, Image):
+                found = refuse_artifact(for_platform(found, image, platform), image)
+            name, mounted = found.digest if isinstance(found, Image) else found.diff_id, store.mount(found, directory)
     if settings.json:
-        print_json({"image": digest, "directory": mounted.target})
+        print_json({"image": name, "directory": mounted.target})
     else:
-        settings.say(f"{digest}   {safe(str(mounted.target))}")
+        settings.say(f"{name}   {safe(str(mounted.target))}")
 
 
 @command(
@@ -73,15 +87,6 @@ def umount(settings: Settings, directories: Sequence[Path], lazy: bool) -> None:
         settings.say(f"{safe(str(directory))} is unmounted")
     if settings.json:
         print_json(list(directories))
-
-
-def _stack(store: Store, text: str, platform: str | None) -> tuple[Digest, Sequence[Digest]]:
-    """What was named, and its layers."""
-    found = find_either(store, text)
-    if not isinstance(found, Image):
-        return found.diff_id, [found.diff_id]
-    image = refuse_artifact(for_platform(found, text, platform), text)
-    return image.digest, image.config.diff_ids
 
 
 def _list(settings: Settings) -> None:

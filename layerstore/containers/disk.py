@@ -5,6 +5,7 @@ import secrets
 import stat
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from layerstore.containers.linux import exchange, rename_leaving_whiteout, sync_file_system
 from layerstore.containers.spots import Spot
@@ -176,6 +177,14 @@ def attributes_of(node: Node) -> Attributes:
 def new_attributes(kind: EntryKind, mode: int) -> Attributes:
     """What something new gets: it is root's, and of this moment."""
     return Attributes(kind, mode & 0o7777, 0, 0, time.time_ns())
+
+
+def inherited(new: Attributes, directory: Attributes) -> Attributes:
+    """What something new gets in a directory: one with set-gid gives its group on, and the bit to directories."""
+    if not directory.mode & stat.S_ISGID:
+        return new
+    bit = stat.S_ISGID if new.kind is EntryKind.DIRECTORY else 0
+    return replace(new, gid=directory.gid, mode=new.mode | bit)
 
 
 def _status(directory: int, name: bytes) -> os.stat_result | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from layerstore.containers.disk import UpperDisk, attributes_of, new_attributes
+from layerstore.containers.disk import UpperDisk, attributes_of, inherited, new_attributes
 from layerstore.containers.errors import DirectoryNotEmptyError, PathExistsError, UnchangeableError
 from layerstore.containers.spots import Spot, find_spot
 from layerstore.containers.tree import UPPER, MergedInode, merged_tree, upper_inode
@@ -400,6 +400,7 @@ class ContainerFiles(FileSystem):
         self._refuse_taken(spot)
         self._copy_up_folder(spot)
         disk = self._opened()
+        attributes = inherited(attributes, self._upper.state(disk.open(spot.folder), b"").attributes)
         made = disk.make(attributes)
         if attributes.kind is EntryKind.DIRECTORY and spot.is_covering:
             self._upper.mark_opaque(disk.temporary, made)

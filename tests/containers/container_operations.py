@@ -113,7 +113,8 @@ class Both:
 
         def theirs() -> None:
             os.mkdir(self._at(path))  # noqa: PTH102 - a name of bytes
-            os.chmod(self._at(path), mode)  # noqa: PTH101
+            inherited = os.lstat(self._at(path)).st_mode & stat.S_ISGID
+            os.chmod(self._at(path), mode | inherited)  # noqa: PTH101
 
         self._same(lambda: self.container.mkdir(path, mode), theirs)
 
