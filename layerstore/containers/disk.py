@@ -40,7 +40,13 @@ class UpperDisk:
 
     def state(self, folder: bytes, name: bytes) -> State:
         """What stands under a name."""
-        return self._upper.state(self.open(folder), name)
+        state = self._upper.state(self.open(folder), name)
+        return state if state.links == 1 else replace(state, links=state.links - self._unfinished(state.number))
+
+    def _unfinished(self, number: int) -> int:
+        """How many names a file has in `temporary`: they are of who was killed there, or is at work now."""
+        with os.scandir(self.temporary) as found:
+            return sum(one.inode() == number for one in found)
 
     def new_name(self) -> bytes:
         """A name for something in `temporary`."""

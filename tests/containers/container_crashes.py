@@ -65,7 +65,7 @@ OPERATIONS = {
     "rmdir": Operation([lambda c: c.rmdir("empty")]),
     "rmdir of what was emptied": Operation([lambda c: c.rmdir("op")], lambda c: c.unlink("op/own")),
     "remove a tree": Operation([lambda c: c.remove_tree("d")]),
-    "remove a changed tree": Operation([lambda c: c.remove_tree("d")], lambda c: c.write_bytes("d/s/t/../t", b"x")),
+    "remove a changed tree": Operation([lambda c: c.remove_tree("d")], lambda c: c.write_bytes("d/s/t", b"x")),
     "remove a new tree": Operation([lambda c: c.remove_tree("x")], lambda c: c.mkdir("x/y/z", parents=True)),
     "rename": Operation([lambda c: c.rename("d/f", "op/f")]),
     "rename over a file": Operation([lambda c: c.rename("d/f", "h1")]),
@@ -130,7 +130,8 @@ def kill_in_life(store: str, doing: str, at: int) -> None:
 def hold(store: str, name: str, ready: str) -> None:
     """In a child: change a container, say so, and hold it until killed."""
     with Store.open(store) as opened:
-        opened.containers[name].write_bytes("big", BIG[:5])
+        container = opened.containers[name]
+        container.write_bytes("big", BIG[:5])
         Path(ready).touch()
         crash_kills.signal.pause()
 

@@ -100,7 +100,7 @@ def test_a_killed_change_leaves_the_old_state_or_the_new(
     at, ended, seen = 0, False, set()
     while not ended:
         at += 1
-        name = f"killed-{at}"
+        name = f"{operation.replace(' ', '-').replace(',', '')}-{at}"
         children.start("kill_in_change", kept_store.path, name, operation, at)
         ended = children.wait()
         with kept_store.containers[name] as container:
