@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks.console import BenchmarkError, megabytes, tell
 from benchmarks.corpus import WORK
 from benchmarks.file_tree import LARGE_FILE, write_layers, write_text
 from benchmarks.report import write_document
-from layerstore import Image, Store
+from layerstore import Container, Image, Store
 
 CONTAINERS = 8
 READ_SIZE = 1 << 20
@@ -89,6 +90,7 @@ def _compare(store: Store, image: Image, folders: list[Path], work: Path, rounds
     find_warm = Series("find with stat, warm", "s", "at most 1.5")
     read_warm = Series("read of the large file, page cache warm", "s", "at most 1.2")
     read_cold = Series("read of the large file, cold, against a pull of its layer", "MB/s", "at least 0.6")
+    layer = image.layers[0]
     with _mounted(image, work / "ours") as ours, _overlay(folders, work / "theirs") as theirs:
         for number in range(rounds):
             tell(f"round {number + 1} of {rounds}")
@@ -97,25 +99,23 @@ def _compare(store: Store, image: Image, folders: list[Path], work: Path, rounds
                 (ours, find_cold.ours, find_warm.ours),
             ):
                 _drop_caches()
-                cold.append(_seconds(lambda path=path: _find(path)))
-                _find(path)
-                warm.append(min(_seconds(lambda path=path: _find(path)) for _ in range(3)))
+                cold.append(_seconds(partial(_find, path)))
+                warm.append(min(_seconds(partial(_find, path)) for _ in range(4)))
             for path, results in ((theirs, read_warm.theirs), (ours, read_warm.ours)):
                 _read(path / LARGE_FILE)
-                results.append(_seconds(lambda path=path: _read(path / LARGE_FILE)))
+                results.append(min(_seconds(partial(_read, path / LARGE_FILE)) for _ in range(3)))
             _drop_caches()
             size = (ours / LARGE_FILE).stat().st_size
-            read_cold.ours.append(size / 1e6 / _seconds(lambda: _read(ours / LARGE_FILE)))
+            read_cold.ours.append(size / 1e6 / _seconds(partial(_read, ours / LARGE_FILE)))
             _drop_caches()
-            layer = image.layers[0]
             with Path(os.devnull).open("wb") as sink:
-                read_cold.theirs.append(layer.size / 1e6 / _seconds(lambda: store.pull_layer(layer, sink)))
+                read_cold.theirs.append(layer.size / 1e6 / _seconds(partial(store.pull_layer, layer, sink)))
     return [find_cold, find_warm, read_cold, read_warm]
 
 
 def _memory(image: Image, work: Path) -> dict[str, float]:
     """Page cache of all files of the base, read by one container and by several."""
-    results = {}
+    results: dict[str, float] = {}
     for count in (1, CONTAINERS):
         with ExitStack() as stack:
             paths = []
@@ -129,9 +129,8 @@ def _memory(image: Image, work: Path) -> dict[str, float]:
             _drop_caches()
             before = _cached()
             for path in paths:
-                subprocess.run(
-                    ["find", path, "-type", "f", "-exec", "cat", "{}", "+"], stdout=subprocess.DEVNULL, check=True
-                )
+                command = ["find", str(path), "-type", "f", "-exec", "cat", "{}", "+"]
+                subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
             results[f"{count} containers"] = _cached() - before
     return results
 
@@ -144,9 +143,9 @@ def _commit(store: Store, work: Path, size: int) -> dict[str, float]:
     write_text(tree / "data", size * 10**6, 2)
     image = store.create_image([store.push_tree(tree).layer], tag="large:1")
     with image.container("commit") as container:
-        changed = _seconds(lambda: _change_a_byte(container))
+        changed = _seconds(partial(_change_a_byte, container))
         before = store.stats()
-        committed = _seconds(lambda: container.commit("large:2"))
+        committed = _seconds(partial(container.commit, "large:2"))
         after = store.stats()
     return {
         "size": size * 1e6,
@@ -157,11 +156,11 @@ def _commit(store: Store, work: Path, size: int) -> dict[str, float]:
     }
 
 
-def _change_a_byte(container: object) -> None:
-    with container.open("data", "r+b") as file:  # type: ignore[attr-defined]
+def _change_a_byte(container: Container) -> None:
+    with container.open("data", "r+b") as file:
         file.seek(500_000)
         file.write(b"#")
-    container.sync()  # type: ignore[attr-defined]
+    container.sync()
 
 
 @contextmanager
