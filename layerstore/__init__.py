@@ -8,7 +8,7 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.mounting.client import Mount
 from layerstore.objects import Container, DeletedImage, Image, Layer, LayerEncoding, Lease
-from layerstore.oci.config import HistoryEntry
+from layerstore.oci.config import HistoryEntry, ImageConfig
 from layerstore.operations.backup import BackupReport
 from layerstore.operations.blob_reader import BlobReader
 from layerstore.operations.blobs import PushedBlob
@@ -31,9 +31,11 @@ from layerstore.places.layout import OCILayout
 from layerstore.progress import OnProgress, Progress
 from layerstore.store import PushResult, Store
 from layerstore.tar.entries import EntryKind, TarEntry
+from layerstore.union.branch import Branch
 from layerstore.union.changes import Change
 from layerstore.union.file_system import FileSystem
 from layerstore.union.node import Node
+from layerstore.union.path import ImagePath
 from layerstore.union.view import View
 from layerstore.unpacking import Shortfall, UnpackReport, unpack
 
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackupReport",
     "BlobReader",
+    "Branch",
     "ByteRange",
     "Change",
     "CollectionPlan",
@@ -59,6 +62,8 @@ __all__ = [
     "Freed",
     "HistoryEntry",
     "Image",
+    "ImageConfig",
+    "ImagePath",
     "ImageUsage",
     "Layer",
     "LayerEncoding",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, overload
 
+from layerstore.containers.adding import add_files
 from layerstore.containers.disk import prepare_container
 from layerstore.containers.files import ContainerFiles
 from layerstore.containers.layer import change_blocks
@@ -375,6 +376,14 @@ class Container(ContainerFiles):
     def is_in_use(self) -> bool:
         """Whether it is mounted, or being changed, at this moment by someone else."""
         return self._lock is None and self._folder.is_locked
+
+    def add(self, source: str | os.PathLike[str], target: str | bytes, *, keep_owners: bool = False) -> int:
+        """Copy a file or directory of this machine to a path; how many files and directories.
+
+        Of links only ``source`` itself is followed. Files are replaced and directories merged; owners come along with
+        ``keep_owners`` only, else all is root's.
+        """
+        return add_files(self, source, target, keep_owners=keep_owners)
 
     def commit(
         self,

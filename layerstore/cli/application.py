@@ -14,6 +14,7 @@ from layerstore.cli import (
     care,
     changes,
     containers,
+    copying,
     encodings,
     files,
     images,
@@ -24,6 +25,7 @@ from layerstore.cli import (
     recognition,
     run,
     transfer,
+    tree,
 )
 from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
 from layerstore.cli.failures import EXIT_CODES_HELP, EXIT_TERMINATED, BrokenOutput, Interrupted, end_with
@@ -34,7 +36,17 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Transfer": (transfer.import_, transfer.export, transfer.copy_),
-    "Files": (files.ls, files.find, files.cat, files.unpack_, changes.diff, mounts.mount, mounts.umount),
+    "Files": (
+        files.ls,
+        files.find,
+        tree.tree,
+        files.cat,
+        copying.cp,
+        files.unpack_,
+        changes.diff,
+        mounts.mount,
+        mounts.umount,
+    ),
     "Containers": (run.run, containers.container, containers.commit),
     "Inspection": (
         inspection.inspect,

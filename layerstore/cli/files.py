@@ -14,16 +14,15 @@ from typing import Any
 
 import click
 
-from layerstore import EntryKind, Node, View
+from layerstore import EntryKind, FileSystem, ImageConfig, Node
 from layerstore.cli.failures import Interrupted
-from layerstore.cli.lookup import find_either, for_platform, refuse_artifact
-from layerstore.cli.output import count_text, jsonable, moment_text, path_text, print_json, safe, size_text
-from layerstore.cli.parameters import complete_any, platform_option
+from layerstore.cli.lookup import find_files
+from layerstore.cli.nodes import NODE_FORM, node_document, telling
+from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text
+from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
-from layerstore.errors import InvalidInputError, LayerstoreError, NotFoundError
-from layerstore.objects import Image
-from layerstore.store import Store
+from layerstore.running import unpack_bundle
 from layerstore.unpacking import UnpackReport, unpack
 
 _BLOCK_SIZE = 1 << 20
@@ -45,17 +44,12 @@ _LETTERS = {
     "p": EntryKind.FIFO,
 }
 """Those of ``find -type``."""
-_NODE_FORM = (
-    "path, kind, mode (text), uid, gid, size, mtime_ns, link_target, device, links (how many names it has), xattrs "
-    "(values are base64), layer (the DiffID it comes from), and path_base64 if the path is not UTF-8"
-)
-
-_image_argument = click.argument("image", shell_complete=complete_any, metavar="IMAGE|DIGEST")
+_image_argument = click.argument("image", shell_complete=complete_files, metavar="IMAGE")
 
 
 @command(
     "ls",
-    json_form=f"An array: {_NODE_FORM}.",
+    json_form=f"An array: {NODE_FORM}.",
     examples="""
         layerstore ls shop:1.0
         layerstore ls -l shop:1.0 /etc
@@ -69,13 +63,13 @@ def ls(settings: Settings, image: str, path: str, long: bool, platform: str | No
     """List a directory of an image.
 
     All layers are taken together. Without PATH it is the root; symbolic links in PATH are followed inside of the image.
-    DIGEST may be a layer's, which is then shown alone.
+    IMAGE may be a layer's digest, which is then shown alone, or container:NAME.
     """
-    with _view(settings, image, platform) as view, _telling(image):
+    with _view(settings, image, platform) as view, telling(image):
         node = view.stat(os.fsencode(path))
         nodes = view.scandir(node.path) if node.is_dir else [node]
     if settings.json:
-        print_json([_document(node) for node in nodes])
+        print_json([node_document(node) for node in nodes])
     elif long:
         _print_long([(node, path_text(node.name)) for node in nodes])
     else:
@@ -85,7 +79,7 @@ def ls(settings: Settings, image: str, path: str, long: bool, platform: str | No
 
 @command(
     "find",
-    json_form=f"An array: {_NODE_FORM}.",
+    json_form=f"An array: {NODE_FORM}.",
     examples="""
         layerstore find shop:1.0 --name "*.py" --type f
         layerstore find shop:1.0 /etc -l
@@ -111,19 +105,19 @@ def find(
 ) -> None:
     """List everything below a directory of an image.
 
-    All layers are taken together; DIGEST may be a layer's, which is then shown alone. Directories come before what is
-    in them, names in the order of their bytes. That nothing matches is no failure.
+    All layers are taken together; IMAGE may be a layer's digest, which is then shown alone, or container:NAME.
+    Directories come before what is in them, names in the order of their bytes. That nothing matches is no failure.
     """
     wanted = None if kinds is None else _kinds(kinds)
     pattern = None if name is None else os.fsencode(name)
-    with _view(settings, image, platform) as view, _telling(image):
+    with _view(settings, image, platform) as view, telling(image):
         nodes = [
             node
             for node in view.nodes(os.fsencode(path))
             if (wanted is None or node.kind in wanted) and (pattern is None or fnmatch.fnmatchcase(node.name, pattern))
         ]
     if settings.json:
-        print_json([_document(node) for node in nodes])
+        print_json([node_document(node) for node in nodes])
     elif null:
         click.echo(b"".join(b"/" + node.path + b"\0" for node in nodes), nl=False)
     elif long:
@@ -150,7 +144,7 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
     Symbolic links are followed inside of the image. On a terminal everything is escaped that could harm it; a pipe or
     a file gets the bytes.
     """
-    with _view(settings, image, platform) as view, _telling(image):
+    with _view(settings, image, platform) as view, telling(image):
         nodes = [view.stat(os.fsencode(path)) for path in paths]
         if settings.json:
             print_json([_contents_document(view, node) for node in nodes])
@@ -170,6 +164,7 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
     examples="""
         layerstore unpack shop:1.0 root/
         layerstore unpack shop:1.0 root/ --rootless
+        layerstore unpack shop:1.0 bundle/ --bundle
     """,
 )
 @_image_argument
@@ -180,20 +175,33 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
     help="Do without root's rights, or insist on them; by default as the user has them.",
 )
 @click.option("--owner", metavar="UID:GID", help="Let everything belong to this user and group.")
+@click.option("--bundle", is_flag=True, help="Make an OCI bundle: the files in DIR/rootfs, beside a config.json.")
 @platform_option()
 def unpack_(
-    settings: Settings, image: str, directory: str, rootless: bool | None, owner: str | None, platform: str | None
+    settings: Settings,
+    image: str,
+    directory: str,
+    rootless: bool | None,
+    owner: str | None,
+    bundle: bool,
+    platform: str | None,
 ) -> None:
     """Write the files of an image to a new directory.
 
     DIR may be there if it is empty. Nothing is written outside of it, whatever the layers say. Without root's rights
     owners are kept in the attribute user.rootlesscontainers, devices become empty files, and what else is not
-    permitted is left out and told. If it fails, what was written is removed.
+    permitted is left out and told. If it fails, what was written is removed. With --bundle, `runc run --bundle DIR NAME`
+    and `crun` run what the image says.
     """
     pair = None if owner is None else _owner(owner)
-    with _opened(settings, image, platform) as (digest, view), progress_bar(settings, directory) as on_progress:
+    with _opened(settings, image, platform) as (digest, view, config), progress_bar(settings, directory) as on_progress:
         try:
-            report = unpack(view, directory, owner=pair, rootless=rootless, on_progress=on_progress)
+            if bundle:
+                if config is None:
+                    raise InvalidInputError(f"{image} is a layer, which says nothing of how it is run")
+                report = unpack_bundle(view, config, directory, owner=pair, rootless=rootless, on_progress=on_progress)
+            else:
+                report = unpack(view, directory, owner=pair, rootless=rootless, on_progress=on_progress)
         except KeyboardInterrupt as error:
             raise Interrupted("what was written has been removed") from error
     if settings.json:
@@ -206,39 +214,20 @@ def unpack_(
 
 
 @contextmanager
-def _opened(settings: Settings, text: str, platform: str | None) -> Iterator[tuple[str, View]]:
-    """The digest of what a user named, and the view of it."""
+def _opened(
+    settings: Settings, text: str, platform: str | None
+) -> Iterator[tuple[str, FileSystem, ImageConfig | None]]:
+    """What to call what a user named, its files, and the config of the image if it has one."""
     with settings.open(read_only=True) as store:
-        digest, opened = _find(store, text, platform)
+        name, opened, config = find_files(store, text, platform)
         with opened as view:
-            yield digest, view
-
-
-def _find(store: Store, text: str, platform: str | None) -> tuple[str, View]:
-    found = find_either(store, text)
-    if isinstance(found, Image):
-        image = refuse_artifact(for_platform(found, text, platform), text)
-        return image.digest, image.view()
-    return found.diff_id, store.view([found])
+            yield name, view, config
 
 
 @contextmanager
-def _view(settings: Settings, text: str, platform: str | None) -> Iterator[View]:
-    with _opened(settings, text, platform) as (_, view):
+def _view(settings: Settings, text: str, platform: str | None) -> Iterator[FileSystem]:
+    with _opened(settings, text, platform) as (_, view, _):
         yield view
-
-
-@contextmanager
-def _telling(image: str) -> Iterator[None]:
-    """Tell of a path that is not what was asked for as of other things that are not there."""
-    try:
-        yield
-    except LayerstoreError as error:
-        if not isinstance(error, OSError):
-            raise
-        kind = NotFoundError if isinstance(error, NotFoundError) else InvalidInputError
-        path = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
-        raise kind(f"/{path_text(path.lstrip(b'/'))} in {image}: {error.strerror}") from error
 
 
 def _kinds(text: str) -> set[EntryKind]:
@@ -256,29 +245,7 @@ def _owner(text: str) -> tuple[int, int]:
     return int(user[:20]), int(group[:20])
 
 
-def _document(node: Node) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "path": "/" + path_text(node.path),
-        "kind": node.kind,
-        "mode": f"{node.mode:04o}",
-        "uid": node.uid,
-        "gid": node.gid,
-        "size": node.size,
-        "mtime_ns": node.mtime_ns,
-        "link_target": node.link_target if node.is_symlink else None,
-        "device": node.device if node.kind in (EntryKind.CHARACTER, EntryKind.BLOCK) else None,
-        "links": node.links,
-        "xattrs": jsonable({name: base64.b64encode(value).decode() for name, value in node.xattrs.items()}),
-        "layer": node.layer,
-    }
-    try:
-        node.path.decode()
-    except UnicodeDecodeError:
-        document["path_base64"] = base64.b64encode(b"/" + node.path).decode()
-    return document
-
-
-def _contents_document(view: View, node: Node) -> dict[str, Any]:
+def _contents_document(view: FileSystem, node: Node) -> dict[str, Any]:
     with view.open_node(node) as file:
         contents = file.read()
     return {
@@ -288,7 +255,7 @@ def _contents_document(view: View, node: Node) -> dict[str, Any]:
     }
 
 
-def _shown_contents(view: View, node: Node) -> Iterator[str | bytes]:
+def _shown_contents(view: FileSystem, node: Node) -> Iterator[str | bytes]:
     """A file in blocks: its bytes, or on a terminal the text that it shows safely."""
     is_terminal = _is_terminal()
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")

@@ -6,7 +6,7 @@ Of an index, most commands need one of its images. It is the one for ``--platfor
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from layerstore import FileSystem
+from layerstore import FileSystem, ImageConfig
 from layerstore.digest import reads_as_digest
 from layerstore.errors import (
     BlobNotFoundError,
@@ -83,19 +83,20 @@ def find_container(store: Store, text: str) -> Container:
     return store.containers[text.removeprefix(CONTAINER_PREFIX)]
 
 
-def find_files(store: Store, text: str, platform: str | None) -> tuple[str, FileSystem]:
-    """The files of an image, a layer or a container, and what to call it: a digest, or ``container:NAME``.
+def find_files(store: Store, text: str, platform: str | None) -> tuple[str, FileSystem, ImageConfig | None]:
+    """The files of an image, a layer or a container, behind what to call it: a digest, or ``container:NAME``.
 
-    Raises `ImageNotFoundError`, `ContainerNotFoundError`, `InvalidInputError` for an artifact.
+    The last is the config of the image; a layer has none. Raises `ImageNotFoundError`, `ContainerNotFoundError`,
+    `InvalidInputError` for an artifact.
     """
     if text.startswith(CONTAINER_PREFIX):
         container = find_container(store, text)
-        return f"{CONTAINER_PREFIX}{container.name}", container
+        return f"{CONTAINER_PREFIX}{container.name}", container, container.config
     found = find_either(store, text)
     if isinstance(found, Layer):
-        return found.diff_id, store.view([found])
+        return found.diff_id, store.view([found]), None
     image = refuse_artifact(for_platform(found, text, platform), text)
-    return image.digest, image.view()
+    return image.digest, image.view(), image.config
 
 
 def find_any(store: Store, text: str) -> Image | Layer | LayerEncoding:

@@ -10,6 +10,12 @@ from layerstore import EntryKind, Node
 from layerstore.cli.output import jsonable, path_text
 from layerstore.errors import InvalidInputError, LayerstoreError, NotFoundError
 
+NODE_FORM = (
+    "path, kind, mode (text), uid, gid, size, mtime_ns, link_target, device, links (how many names it has), xattrs "
+    "(values are base64), layer (the DiffID it comes from), and path_base64 if the path is not UTF-8"
+)
+"""What `node_document` has, for the help of commands."""
+
 
 def node_document(node: Node) -> dict[str, Any]:
     """What is at a path, for JSON."""

@@ -121,6 +121,14 @@ class UpperDisk:
         finally:
             os.close(directory)
 
+    def remove_whiteouts(self, folder: bytes) -> None:
+        """Remove the whiteouts of a directory in which they hide nothing."""
+        directory = self.open(folder)
+        with os.scandir(directory) as found:
+            names = [os.fsencode(one.name) for one in found if is_whiteout(one.stat(follow_symlinks=False))]
+        for name in names:
+            os.unlink(name, dir_fd=directory)
+
     def forget(self) -> None:
         """Directories were moved or removed: open them anew."""
         self._directories.close()

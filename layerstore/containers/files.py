@@ -265,10 +265,10 @@ class ContainerFiles(FileSystem):
             self._refuse_replacing(source, spot)
             self._copy_up_tree(source)
             self._copy_up_folder(spot)
+            self._close_off(source, moved)
             self._opened().move(source, spot)
             assert source.parent.children is not None, "it has a child"
             del source.parent.children[source.name]
-            _show_nothing_through(moved)
             self._put(spot, moved)
 
     def chmod(self, path: FilePath, mode: int) -> None:
@@ -481,6 +481,24 @@ class ContainerFiles(FileSystem):
                 self._copy_up_one(path, name, child)
                 stack.append((join_path(path, name), child))
 
+    def _close_off(self, spot: Spot, inode: MergedInode) -> None:
+        """Let nothing of the image show through a directory whose files were all copied up.
+
+        Its whiteouts hide nothing then, and go: overlayfs would list those that come to a place of no layer below.
+        """
+        if inode.lower is None:
+            return
+        disk = self._opened()
+        self._upper.mark_opaque(disk.open(spot.folder), spot.name)
+        stack = [(spot.path, inode)]
+        while stack:
+            path, here = stack.pop()
+            if here.lower is not None:
+                disk.remove_whiteouts(path)
+            here.lower = None
+            below = (here.children or {}).items()
+            stack += [(join_path(path, name), child) for name, child in below if child.children is not None]
+
     def _copy_contents(self, node: Node, made: bytes) -> None:
         disk = self._opened()
         descriptor = open_file(disk.temporary, made, os.O_WRONLY)
@@ -537,21 +555,16 @@ class ContainerFiles(FileSystem):
         with self._mutex, _translated(path):
             flags = os.O_RDONLY if mode == "rb" else os.O_RDWR
             flags |= (os.O_APPEND if mode[0] == "a" else 0) | (os.O_TRUNC if mode[0] == "w" else 0)
-            descriptor = open_file(self._opened().open(folder), name, flags)
+            directory = self._opened().open(folder)
+            descriptor = open_file(directory, name, flags)
+            if mode != "rb":
+                self._upper.give_up_capability(directory, name)
             return io.FileIO(descriptor, mode.replace("x", "w") if mode[0] == "x" else mode)
 
 
 def _as_copied(node: Node) -> Node:
     """What a copy shows of an image's file: links have no mode of their own, and some attributes are not copied."""
     return replace(node, mode=0o777 if node.is_symlink else node.mode, xattrs=attributes_of(node).xattrs)
-
-
-def _show_nothing_through(moved: MergedInode) -> None:
-    stack = [moved]
-    while stack:
-        inode = stack.pop()
-        inode.lower = None
-        stack += (inode.children or {}).values()
 
 
 def _regions(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

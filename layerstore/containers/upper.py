@@ -37,6 +37,7 @@ _KEPT_KINDS = {
     EntryKind.FIFO: b"pipe",
 }
 _LINK_TARGET_MAX = 4095
+_CAPABILITY = b"security.capability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +195,10 @@ class UpperDirectory:
             self._keep_owner(directory, name, attributes)
             return
         path = entry_path(directory, name)
-        capability = None if first else _get_xattr(path, b"security.capability")
+        capability = None if first else _get_xattr(path, _CAPABILITY)
         _chown(directory, name, attributes.uid, attributes.gid)
         if capability is not None:  # chown(2) takes it away; what is changed here is the owner alone
-            os.setxattr(path, b"security.capability", capability, follow_symlinks=False)
+            os.setxattr(path, _CAPABILITY, capability, follow_symlinks=False)
         if not first:
             self._set_mode(directory, name, attributes)
 
@@ -222,6 +223,13 @@ class UpperDirectory:
     def remove_xattr(self, path: bytes, name: bytes) -> None:
         """Remove an extended attribute of what is at `entry_path`."""
         os.removexattr(path, self._stored_name(name), follow_symlinks=False)
+
+    def give_up_capability(self, directory: int, name: bytes) -> None:
+        """Take from a file that is written to what the kernel takes from it where it is a real attribute."""
+        if self._owners_kept:
+            path = entry_path(directory, name)
+            if _get_xattr(path, _HIDDEN_XATTR + _CAPABILITY) is not None:
+                self.remove_xattr(path, _CAPABILITY)
 
     def _stored_name(self, name: bytes) -> bytes:
         return name if not self._owners_kept or name.startswith(b"user.") else _HIDDEN_XATTR + name

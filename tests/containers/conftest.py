@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("union", "unpacking", "crash")]
+sys.path.extend(str(Path(__file__).resolve().parents[1] / name) for name in ("union", "unpacking", "crash"))
 
 from container_samples import everything
 

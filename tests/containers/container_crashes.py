@@ -75,6 +75,7 @@ OPERATIONS = {
     "rename a directory": Operation([lambda c: c.rename("d", "op/d")]),
     "rename a directory over an empty one": Operation([lambda c: c.rename("d", "empty")]),
     "rename a directory over an emptied one": Operation([lambda c: c.rename("d", "op")], lambda c: c.unlink("op/own")),
+    "rename a directory with whiteouts": Operation([lambda c: c.rename("d", "e")], lambda c: c.unlink("d/g")),
     "rename a directory back": Operation([lambda c: c.rename("e", "d")], lambda c: c.rename("d", "e")),
     "rename a new directory over a whiteout": Operation(
         [lambda c: c.rename("x", "d")], _then(lambda c: c.remove_tree("d"), lambda c: c.mkdir("x/y", parents=True))

@@ -1,4 +1,4 @@
-"""Directories and mounts of overlayfs beside a container: the same operations by system calls, and what is there then."""
+"""Directories and mounts of overlayfs: what is in one, and layers as overlayfs has them."""
 
 import os
 import shutil
@@ -148,7 +148,7 @@ class _LowerMaker:
             self._link(os.fsencode(member.linkname), place)
             return
         if member.issym():
-            os.symlink(os.fsencode(member.linkname), place)
+            os.symlink(os.fsencode(member.linkname), place)  # noqa: PTH211 - names of bytes
         elif member.isreg():
             content = tar.extractfile(member)
             assert content is not None

@@ -120,7 +120,8 @@ class Both:
 
     def _symlink(self, draw: Draw) -> None:
         path, target = self._target(draw.one), NAMES[draw.value % len(NAMES)]
-        self._same(lambda: self.container.symlink(target, path), lambda: os.symlink(target, self._at(path)))
+        theirs = lambda: os.symlink(target, self._at(path))  # noqa: E731, PTH211 - names of bytes
+        self._same(lambda: self.container.symlink(target, path), theirs)
 
     def _mknod(self, draw: Draw) -> None:
         path = self._target(draw.one)
@@ -145,7 +146,7 @@ class Both:
     def _unlink(self, draw: Draw) -> None:
         path = self._some(draw)
         if path is not None:
-            self._same(lambda: self.container.unlink(path), lambda: os.unlink(self._at(path)))
+            self._same(lambda: self.container.unlink(path), lambda: os.unlink(self._at(path)))  # noqa: PTH108
 
     def _rmdir(self, draw: Draw) -> None:
         path = self._some(draw)
@@ -162,10 +163,12 @@ class Both:
         new = self._target(draw.two) if draw.value % 2 else self._some(draw, number=draw.two)
         if path is None or new is None:
             return
-        expected = number_of(lambda: os.rename(self._at(path), self._at(new)))
+        expected = number_of(lambda: os.rename(self._at(path), self._at(new)))  # noqa: PTH104
         if expected == errno.EXDEV:  # the kernel leaves it to the caller to copy a directory of a lower layer
             if any(name.startswith(path + b"/") for group in groups(self.container) for name in group):
                 return  # copying would part the names of one file
+            if self.container.lstat(new.rpartition(b"/")[0]).mode & stat.S_ISGID:
+                return  # and give a copy the set-gid bit
             if number_of(lambda: self.container.rename(path, new)) == 0:
                 self._move_by_copying(path, new)
             return

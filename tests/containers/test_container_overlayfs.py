@@ -36,9 +36,7 @@ def place_in(memory: Path) -> Iterator[Path]:
 def without_now(shown: Picture) -> Picture:
     """A picture in which all times of this test are one."""
     end = time.time_ns() + 10**9
-    return {
-        path: replace(seen, mtime_ns=-1) if START < seen.mtime_ns < end else seen for path, seen in shown.items()
-    }
+    return {path: replace(seen, mtime_ns=-1) if START < seen.mtime_ns < end else seen for path, seen in shown.items()}
 
 
 def image_layers(seed: int) -> list[bytes]:

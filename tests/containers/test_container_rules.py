@@ -91,9 +91,7 @@ def both(*steps: Callable[[Container], object]) -> Callable[[Container], None]:
 NOW = {"mtime": "now"}
 FILES = [
     Case("new file", lambda c: c.write_bytes("new", b"1"), "A new", {"new": {"data": b"1", "mode": 0o644, "uid": 0}}),
-    Case(
-        "new file in a directory", lambda c: c.write_bytes("d/new", b"1"), "M d, A d/new", {"d": NOW, "d/new": b"1"}
-    ),
+    Case("new file in a directory", lambda c: c.write_bytes("d/new", b"1"), "M d, A d/new", {"d": NOW, "d/new": b"1"}),
     Case("empty file", lambda c: c.write_bytes("new", b""), "A new", {"new": b""}),
     Case("overwrite", lambda c: c.write_bytes("d/f", b"new"), "M d/f", {"d/f": {"data": b"new", "mode": 0o640}}),
     Case("overwrite shorter, w+b", write("big", "w+b", b"small"), "M big", {"big": b"small"}),
@@ -162,9 +160,15 @@ REMOVED = [
     Case("rmdir", lambda c: c.rmdir("empty"), "D empty", {"empty": None}),
     Case("rmdir of what was emptied", both(lambda c: c.unlink("op/own"), lambda c: c.rmdir("op")), "D op, D op/own"),
     Case("remove_tree", lambda c: c.remove_tree("d"), "D d, D d/f, D d/g, D d/s, D d/s/t"),
-    Case("a tree with changes", both(lambda c: c.write_bytes("op/x", b""), lambda c: c.remove_tree("op")), "D op, D op/own"),
+    Case(
+        "a tree with changes",
+        both(lambda c: c.write_bytes("op/x", b""), lambda c: c.remove_tree("op")),
+        "D op, D op/own",
+    ),
     Case("made and removed", both(lambda c: c.write_bytes("new", b"1"), lambda c: c.unlink("new")), ""),
-    Case("made and removed directory", both(lambda c: c.mkdir("new/x", parents=True), lambda c: c.remove_tree("new")), ""),
+    Case(
+        "made and removed directory", both(lambda c: c.mkdir("new/x", parents=True), lambda c: c.remove_tree("new")), ""
+    ),
     Case(
         "a file again",
         both(lambda c: c.unlink("d/f"), lambda c: c.write_bytes("d/f", b"again")),
@@ -178,7 +182,9 @@ REMOVED = [
     ),
     Case(
         "a directory again, with one of its names",
-        both(lambda c: c.remove_tree("d"), lambda c: c.mkdir("d/s", parents=True), lambda c: c.write_bytes("d/g", b"g")),
+        both(
+            lambda c: c.remove_tree("d"), lambda c: c.mkdir("d/s", parents=True), lambda c: c.write_bytes("d/g", b"g")
+        ),
         "M d, D d/f, M d/g, M d/s, D d/s/t",
     ),
     Case(
@@ -290,7 +296,10 @@ ATTRIBUTES = [
     Case("chown to the largest", lambda c: c.chown("d", 2**32 - 2, 2**32 - 2), "M d", {"d": {"uid": 2**32 - 2}}),
     Case("chown through a link", lambda c: c.chown("link", 8, 9), "M d/f", {"d/f": {"uid": 8}}),
     Case(
-        "chown of a link", lambda c: c.chown("link", 8, 9, follow_symlinks=False), "M link", {"link": {"uid": 8, "gid": 9}}
+        "chown of a link",
+        lambda c: c.chown("link", 8, 9, follow_symlinks=False),
+        "M link",
+        {"link": {"uid": 8, "gid": 9}},
     ),
     Case(
         "chown takes nothing away",
@@ -636,7 +645,11 @@ def test_symbolic_links_never_lead_out_of_the_root(container: Container) -> None
     container.write_bytes("up/up/outside", b"1")
     assert container.read_bytes("outside") == b"1"
     after = os.stat("/etc/passwd")  # noqa: PTH116
-    assert (before.st_mtime_ns, before.st_ctime_ns, before.st_mode) == (after.st_mtime_ns, after.st_ctime_ns, after.st_mode)
+    assert (before.st_mtime_ns, before.st_ctime_ns, before.st_mode) == (
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+        after.st_mode,
+    )
     check_commit(container).close()
 
 
@@ -702,4 +715,3 @@ def test_a_file_that_changes_while_it_is_committed_is_refused(
         monkeypatch.setattr(os, "pread", real)
         container.write_bytes("new", BIG)
     check_commit(container).close()
-

@@ -1,0 +1,102 @@
+"""The command tree: a directory of an image as a drawing."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from layerstore import FileSystem, Node
+from layerstore.cli.lookup import find_files
+from layerstore.cli.nodes import NODE_FORM, node_document, telling
+from layerstore.cli.output import count_text, path_text, print_json, safe, size_text
+from layerstore.cli.parameters import complete_files, platform_option
+from layerstore.cli.settings import Settings, command
+
+
+@command(
+    "tree",
+    json_form=f"An object: {NODE_FORM}; of a directory also contents, an array of the same.",
+    examples="""
+        layerstore tree shop:1.0 /etc
+        layerstore tree shop:1.0 --level 2 --directories
+    """,
+)
+@click.argument("image", shell_complete=complete_files, metavar="IMAGE")
+@click.argument("path", default="/", metavar="[PATH]")
+@click.option("-L", "--level", type=click.IntRange(1), metavar="N", help="Go down so many levels only.")
+@click.option("-d", "--directories", is_flag=True, help="Directories alone.")
+@click.option("-s", "--size", is_flag=True, help="Also the sizes of files.")
+@platform_option()
+def tree(
+    settings: Settings,
+    image: str,
+    path: str,
+    level: int | None,
+    directories: bool,
+    size: bool,
+    platform: str | None,
+) -> None:
+    """Draw a directory of an image or container with all below it.
+
+    All layers are taken together. Symbolic links are shown with their targets, and followed in PATH alone.
+    """
+    with settings.open(read_only=True) as store:
+        _, opened, _ = find_files(store, image, platform)
+        with opened as files, telling(image):
+            top = files.stat(os.fsencode(path))
+            drawing = _Drawing(files, level, directories, size)
+            if settings.json:
+                print_json(drawing.document(top, 0))
+                return
+            click.echo(f"/{safe(path_text(top.path))}")
+            for line in drawing.lines(top):
+                click.echo(line)
+    counts = count_text(drawing.directory_count, "directory").replace("directorys", "directories")
+    click.echo(f"\n{counts}" + ("" if directories else f", {count_text(drawing.file_count, 'file')}"))
+
+
+class _Drawing:
+    """Draws what is below a directory, and counts it."""
+
+    def __init__(self, files: FileSystem, level: int | None, directories: bool, size: bool) -> None:
+        self._files = files
+        self._level = level
+        self._directories = directories
+        self._size = size
+        self.directory_count = 0
+        self.file_count = 0
+
+    def lines(self, top: Node) -> Iterator[str]:
+        """The lines below a directory."""
+        stack = [("", iter(self._below(top, 0)))]
+        while stack:
+            indent, nodes = stack[-1]
+            node, is_last = next(nodes, (None, True))
+            if node is None:
+                stack.pop()
+                continue
+            if node.is_dir:
+                self.directory_count += 1
+                stack.append((indent + ("    " if is_last else "│   "), iter(self._below(node, len(stack)))))
+            else:
+                self.file_count += 1
+            yield f"{indent}{'└── ' if is_last else '├── '}{self._shown(node)}"
+
+    def document(self, node: Node, depth: int) -> dict[str, Any]:
+        """A node, and what is in it."""
+        document = node_document(node)
+        if node.is_dir:
+            document["contents"] = [self.document(one, depth + 1) for one, _ in self._below(node, depth)]
+        return document
+
+    def _below(self, node: Node, depth: int) -> list[tuple[Node, bool]]:
+        if not node.is_dir or (self._level is not None and depth >= self._level):
+            return []
+        nodes = [one for one in self._files.scandir(node.path) if one.is_dir or not self._directories]
+        return [(one, number == len(nodes)) for number, one in enumerate(nodes, 1)]
+
+    def _shown(self, node: Node) -> str:
+        size = f"[{size_text(node.size)}] " if self._size and node.is_file else ""
+        target = f" -> {safe(path_text(node.link_target))}" if node.is_symlink else ""
+        return f"{size}{safe(path_text(node.name))}{target}"
