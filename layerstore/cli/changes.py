@@ -27,7 +27,7 @@ _LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
     ),
     examples="""
         layerstore diff shop:1.0 shop:1.1
-        layerstore diff shop:1.0 shop:1.1 etc/passwd
+        layerstore diff shop:1.0 shop:1.1 /etc/os
         layerstore diff container:web
     """,
 )

@@ -122,7 +122,7 @@ def ls(context: click.Context, settings: Settings) -> None:
     ),
     examples="""
         layerstore commit web shop:1.1
-        layerstore commit web shop:1.1 --comment "fixed the price" --cmd "serve --port 80"
+        layerstore commit web shop:1.1 --comment "mended the price"
     """,
 )
 @click.argument("name", shell_complete=complete_container, metavar="CONTAINER")

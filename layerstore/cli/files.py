@@ -190,15 +190,15 @@ def unpack_(
 
     DIR may be there if it is empty. Nothing is written outside of it, whatever the layers say. Without root's rights
     owners are kept in the attribute user.rootlesscontainers, devices become empty files, and what else is not
-    permitted is left out and told. If it fails, what was written is removed. With --bundle, `runc run --bundle DIR NAME`
-    and `crun` run what the image says.
+    permitted is left out and told. If it fails, what was written is removed. With --bundle, `runc run --bundle DIR
+    NAME` runs what the image says.
     """
     pair = None if owner is None else _owner(owner)
     with _opened(settings, image, platform) as (digest, view, config), progress_bar(settings, directory) as on_progress:
         try:
             if bundle:
                 if config is None:
-                    raise InvalidInputError(f"{image} is a layer, which says nothing of how it is run")
+                    raise click.UsageError(f"{image} is a layer, which says nothing of how it is run")
                 report = unpack_bundle(view, config, directory, owner=pair, rootless=rootless, on_progress=on_progress)
             else:
                 report = unpack(view, directory, owner=pair, rootless=rootless, on_progress=on_progress)

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,23 @@ from cli_layouts import Layout, tar_of, words
 from click.testing import CliRunner, Result
 
 from layerstore.cli.application import program
+from layerstore.mounting.client import mounts, unmount
 from layerstore.places.platforms import WantedPlatform
 
 Run = Callable[..., Result]
 
 ARCHITECTURE = WantedPlatform.of_this_machine().architecture
+
+
+@pytest.fixture(autouse=True)
+def runtime_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Mounts of a test have a folder of their own; what it leaves mounted is unmounted."""
+    with tempfile.TemporaryDirectory(prefix="lsc", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("LAYERSTORE_RUNTIME_DIR", folder)
+        yield
+        for mounted in mounts():
+            if mounted.store is not None and mounted.store.is_relative_to(Path.cwd()):
+                unmount(mounted.target, lazy=True)
 
 
 @pytest.fixture(autouse=True)

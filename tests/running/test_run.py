@@ -1,6 +1,7 @@
 """Containers that really run, through each runtime that is there."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from layerstore import Image, Store
+from layerstore.cli.application import program
 from layerstore.errors import InvalidOptionError, RuntimeUnavailableError
 from layerstore.mounting.mount_table import read_mounts
 from layerstore.running import RunOptions, run_container, unpack_bundle
@@ -194,3 +196,17 @@ def test_a_bundle_that_fails_leaves_nothing(store: Store, image: Image, tmp_path
         with pytest.raises(Exception, match="not empty"):
             unpack_bundle(view, image.config, tmp_path / "full")
     assert [one.name for one in (tmp_path / "full").iterdir()] == ["file"]
+
+
+def test_the_examples_of_the_help(store: Store, image: Image, tmp_path: Path) -> None:
+    """Each line, with an image that has the programs."""
+    (tmp_path / "more/data").mkdir(parents=True)
+    (tmp_path / "more/etc").mkdir()
+    (tmp_path / "more/etc/os").write_text("os\n")
+    (tmp_path / "more/bin").mkdir()
+    (tmp_path / "more/bin/serve").symlink_to("id")
+    store.create_image([store.push_tree(tmp_path / "more").layer], base=image, tag="shop:1.0")
+    for line in program.commands["run"].examples.strip().splitlines():
+        words = shlex.split(line.strip())
+        done = layerstore(store.path, *words[1:])
+        assert (done.returncode, done.stderr) == (0, b""), line
