@@ -36,9 +36,9 @@ _LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
 @click.argument("path", required=False, metavar="[PATH]")
 @platform_option()
 def diff(settings: Settings, old: str, new: str | None, path: str | None, platform: str | None) -> None:
-    """List the paths that differ between two images, layers or containers, or the bytes of one file.
+    """List what differs between images or layers.
 
-    A line a path: A for added, C for changed, D for deleted, as `docker diff` does. container:NAME alone lists what
+    OLD and NEW may be containers, too, as container:NAME. A line a path: A for added, C for changed, D for deleted, as `docker diff` does. container:NAME alone lists what
     was changed in a container. With PATH, each line has the bytes that differ: their offsets and counts in both.
     """
     with settings.open(read_only=True) as store, ExitStack() as stack:

@@ -33,7 +33,7 @@ from layerstore.errors import ConflictError, InvalidInputError
 @click.option("-a", "--archive", is_flag=True, help="Keep owners; else all is yours, or in a container root's.")
 @platform_option()
 def cp(settings: Settings, sources: Sequence[str], target: str, archive: bool, platform: str | None) -> None:
-    """Copy files out of an image or container, or into a container.
+    """Copy files out of images, or into containers.
 
     Paths there are written as IMAGE:/PATH or container:NAME:/PATH. Into a directory things are copied under their
     names; else TARGET is the new name. Modes, times and links come along. What comes out replaces files but no

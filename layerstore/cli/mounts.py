@@ -40,7 +40,7 @@ from layerstore.store import Store
 @click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @platform_option()
 def mount(settings: Settings, image: str | None, directory: Path | None, platform: str | None) -> None:
-    """Mount an image or a container at a directory, or list what is mounted.
+    """Mount an image or container, or list mounts.
 
     Nothing is unpacked: a process of its own reads what is asked for out of the store, until the image is unmounted by
     `layerstore umount` or plain `umount`. Images are read-only, and with layers in common share the memory that keeps

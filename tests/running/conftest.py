@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running_samples import GROUP, PASSWD
 
 from layerstore import Image, Store
 from layerstore.mounting.mount_table import MountEntry, read_mounts
 from layerstore.mounting.runtime import RUNTIME_VARIABLE
 
 PROGRAMS = ("cat", "echo", "env", "hostname", "id", "kill", "ls", "mkdir", "pwd", "rm", "sh", "sleep", "touch")
-PASSWD = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
-GROUP = "root:x:0:\napp:x:1000:\nextra:x:50:other,app\n"
 
 
 def missing_for_mounts() -> str | None:

@@ -200,11 +200,11 @@ def test_a_bundle_that_fails_leaves_nothing(store: Store, image: Image, tmp_path
 
 def test_the_examples_of_the_help(store: Store, image: Image, tmp_path: Path) -> None:
     """Each line, with an image that has the programs."""
-    (tmp_path / "more/data").mkdir(parents=True)
-    (tmp_path / "more/etc").mkdir()
+    (tmp_path / "more/etc").mkdir(parents=True)
     (tmp_path / "more/etc/os").write_text("os\n")
     (tmp_path / "more/bin").mkdir()
-    (tmp_path / "more/bin/serve").symlink_to("id")
+    (tmp_path / "more/bin/serve").write_text("#!/bin/sh\nmkdir /data\n")
+    (tmp_path / "more/bin/serve").chmod(0o755)
     store.create_image([store.push_tree(tmp_path / "more").layer], base=image, tag="shop:1.0")
     for line in program.commands["run"].examples.strip().splitlines():
         words = shlex.split(line.strip())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GROUP, PASSWD
+from running_samples import GROUP, PASSWD
 
 from layerstore import Store
 from layerstore.errors import InvalidManifestError, InvalidOptionError, NotFoundError
