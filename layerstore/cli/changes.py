@@ -38,8 +38,9 @@ _LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
 def diff(settings: Settings, old: str, new: str | None, path: str | None, platform: str | None) -> None:
     """List what differs between images or layers.
 
-    OLD and NEW may be containers, too, as container:NAME. A line a path: A for added, C for changed, D for deleted, as `docker diff` does. container:NAME alone lists what
-    was changed in a container. With PATH, each line has the bytes that differ: their offsets and counts in both.
+    OLD and NEW may be containers, too, as container:NAME. A line a path: A for added, C for changed, D for deleted, as
+    `docker diff` does. container:NAME alone lists what was changed in a container. With PATH, each line has the bytes
+    that differ: their offsets and counts in both.
     """
     with settings.open(read_only=True) as store, ExitStack() as stack:
         if new is None and not old.startswith(CONTAINER_PREFIX):

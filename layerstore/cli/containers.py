@@ -132,8 +132,9 @@ def ls(context: click.Context, settings: Settings) -> None:
 def commit(settings: Settings, name: str, tag: str | None, comment: str | None, chosen: ConfigOptions) -> None:
     """Make an image of a container.
 
-    It is the container's image with the changes as one layer on top. The same changes give the same layer. The container stays as it is, on its old image. What runs in it should be
-    stopped: a file that changes while it is read makes the command fail.
+    It is the container's image with the changes as one layer on top. The same changes give the same layer. The
+    container stays as it is, on its old image. What runs in it should be stopped: a file that changes while it is read
+    makes the command fail.
     """
     with settings.open() as store:
         if tag is not None:

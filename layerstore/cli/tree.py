@@ -39,7 +39,8 @@ def tree(
 ) -> None:
     """Draw a directory of an image with all below it.
 
-    IMAGE may be a layer's digest or container:NAME, too. All layers are taken together. Symbolic links are shown with their targets, and followed in PATH alone.
+    IMAGE may be a layer's digest or container:NAME, too. All layers are taken together. Symbolic links are shown with
+    their targets, and followed in PATH alone.
     """
     with settings.open(read_only=True) as store:
         _, opened, _ = find_files(store, image, platform)
