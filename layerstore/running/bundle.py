@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from layerstore.errors import StoreExistsError
+from layerstore.errors import ConflictError
 from layerstore.oci.config import ImageConfig
 from layerstore.os_errors import os_error
 from layerstore.progress import OnProgress
@@ -43,12 +43,13 @@ def unpack_bundle(
         is_new = not path.exists()
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
-            raise StoreExistsError(f"{path} is not empty; choose a new or empty directory")
+            raise ConflictError(f"{path} is not empty; choose a new or empty directory")
     except OSError as error:
         raise os_error(error, f"cannot write {path}", on_full_disk=_ON_FULL_DISK) from error
     try:
-        report = unpack(files, path / ROOT_NAME, owner=owner, rootless=rootless, on_progress=on_progress)
+        # The small file first: if there is no room for it, there is no tree to be taken back.
         write_config(path, document)
+        report = unpack(files, path / ROOT_NAME, owner=owner, rootless=rootless, on_progress=on_progress)
     except BaseException:
         shutil.rmtree(path if is_new else path / ROOT_NAME, ignore_errors=True)
         (path / CONFIG_NAME).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from layerstore.errors import InvalidInputError
 from layerstore.objects import Container
 from layerstore.running.options import RunOptions
 from layerstore.running.runtime import find_runtime, run_root
@@ -21,7 +22,7 @@ def run_container(container: Container, options: RunOptions | None = None, *, ru
     chosen = find_runtime(runtime)
     document = runtime_config(container.config, container, options or RunOptions())
     check_program(document, container)
-    _make_mount_points(container, document)
+    document = _with_mount_points(container, document)
     container.close()
     with tempfile.TemporaryDirectory(prefix="layerstore-run-", ignore_cleanup_errors=True) as folder:
         # Whoever the program runs as must come through to its root; names in there are no secret.
@@ -32,14 +33,34 @@ def run_container(container: Container, options: RunOptions | None = None, *, ru
             return run_root(root, document, chosen)
 
 
-def _make_mount_points(container: Container, document: dict[str, Any]) -> None:
-    """Make what is mounted over, if it is not there: not every runtime could, as the user that it runs for."""
+def _with_mount_points(container: Container, document: dict[str, Any]) -> dict[str, Any]:
+    """Make what is mounted over, if it is not there: not every runtime could, as the user that it runs for.
+
+    The document that comes back names it by paths without symbolic links. Raises `InvalidInputError` if a link stands
+    where the system's own directories belong.
+    """
+    mounts = []
     for mount in document["mounts"]:
         target = os.fsencode(mount["destination"])
-        if container.exists(target) or target.startswith(b"/dev/"):
+        if target.startswith(b"/dev/"):
+            mounts.append(mount)
             continue
-        if mount["type"] == "bind" and not Path(mount["source"]).is_dir():
-            container.mkdir(target.rpartition(b"/")[0] or b"/", parents=True, exist_ok=True)
-            container.write_bytes(target, b"")
-        else:
-            container.mkdir(target, parents=True)
+        if not container.exists(target):
+            _make_mount_point(container, target, is_file=_is_file(mount))
+        found = b"/" + container.stat(target).path
+        if mount["type"] != "bind" and found != target:
+            raise InvalidInputError(f"{mount['destination']} of the container is a symbolic link: it cannot be run")
+        mounts.append({**mount, "destination": os.fsdecode(found)})
+    return {**document, "mounts": mounts}
+
+
+def _is_file(mount: dict[str, Any]) -> bool:
+    return mount["type"] == "bind" and not Path(mount["source"]).is_dir()
+
+
+def _make_mount_point(container: Container, target: bytes, *, is_file: bool) -> None:
+    if is_file:
+        container.mkdir(target.rpartition(b"/")[0] or b"/", parents=True, exist_ok=True)
+        container.write_bytes(target, b"")
+    else:
+        container.mkdir(target, parents=True)

@@ -61,6 +61,16 @@ _MASKED = [
     "/sys/devices/virtual/powercap",
 ]
 _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_UNSAFE_LABELS = (
+    "dev.gvisor.",
+    "io.containers.",
+    "io.katacontainers.",
+    "module.wasm.image/",
+    "org.criu.",
+    "org.systemd.property.",
+    "run.oci.",
+)
+"""What runtimes and their hooks take orders from. An image must not give any."""
 
 
 def runtime_config(
@@ -95,6 +105,8 @@ def runtime_config(
         "mounts": _mounts(options),
         "annotations": _annotations(config),
         "linux": {
+            # Runtimes add those that every container needs. crun allows all devices if nothing is said of them.
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": kind} for kind in _namespaces(options)],
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
@@ -124,10 +136,21 @@ def check_program(document: dict[str, Any], files: FileSystem) -> None:
 def for_user(document: dict[str, Any]) -> dict[str, Any]:
     """The same for a user without root's rights: he is the container's root, in a user namespace of his own.
 
-    Other owners have no number there, devices no place, and file systems that only root may mount are left out.
+    Other owners have no number there, devices no place, and file systems that only root may mount are left out. Raises
+    `InvalidOptionError` if the process is not root's: a namespace of one number has no other user.
     """
+    process = document["process"]
+    user = process["user"]
+    if user["uid"] or user["gid"]:
+        raise InvalidOptionError(
+            f"without root's rights the only user is root, not {user['uid']}:{user['gid']}; "
+            "choose another user, or bubblewrap"
+        )
+    # Nobody but root may make rules for devices; in a user namespace there are none to be made.
+    resources = {name: value for name, value in document["linux"]["resources"].items() if name != "devices"}
     linux = {
         **document["linux"],
+        "resources": resources,
         "namespaces": [*document["linux"]["namespaces"], {"type": "user"}],
         "uidMappings": [{"containerID": 0, "hostID": os.geteuid(), "size": 1}],
         "gidMappings": [{"containerID": 0, "hostID": os.getegid(), "size": 1}],
@@ -135,7 +158,13 @@ def for_user(document: dict[str, Any]) -> dict[str, Any]:
     mounts = [dict(mount) for mount in document["mounts"]]
     for mount in mounts:
         mount["options"] = [option for option in mount["options"] if option != "gid=5"]
-    return {**document, "linux": linux, "mounts": mounts}
+    process = {**process, "user": {**user, "additionalGids": []}}
+    return {**document, "process": process, "linux": linux, "mounts": mounts}
+
+
+def unsafe_labels(config: ImageConfig) -> list[str]:
+    """The image's labels that are no annotations, since runtimes would obey them; whoever runs it is to be told."""
+    return [name for name in config.config.labels if name.startswith(_UNSAFE_LABELS)]
 
 
 def _arguments(config: ImageConfig, options: RunOptions) -> list[str]:
@@ -188,11 +217,14 @@ def _annotations(config: ImageConfig) -> dict[str, str]:
         "os": config.os,
         "architecture": config.architecture,
         "variant": config.variant,
+        "os.version": config.os_version,
+        "os.features": ",".join(config.os_features),
         "author": config.author,
         "created": config.created,
         "stopSignal": execution.stop_signal,
         "exposedPorts": ",".join(execution.exposed_ports),
     }
     annotations = {f"org.opencontainers.image.{name}": value for name, value in known.items() if value}
-    # What the user wrote into the labels counts.
-    return {**annotations, **execution.labels}
+    # What the user wrote into the labels counts. The runtime specification forbids empty names.
+    labels = {name: value for name, value in execution.labels.items() if name and not name.startswith(_UNSAFE_LABELS)}
+    return {**annotations, **labels}
