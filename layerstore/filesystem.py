@@ -28,7 +28,7 @@ from fsspec.spec import AbstractFileSystem  # type: ignore[import-untyped]
 from layerstore.digest import Digest
 from layerstore.errors import ImageNotFoundError, InvalidOptionError, StoreNotFoundError
 from layerstore.objects import Image
-from layerstore.places.platforms import WantedPlatform, normalized
+from layerstore.places.platforms import WantedPlatform, image_for
 from layerstore.store import Store
 from layerstore.tar.entries import EntryKind
 from layerstore.union.errors import LinkLoopError, NotADirectoryInViewError, PathNotFoundError
@@ -348,13 +348,10 @@ os.register_at_fork(after_in_child=_shared.forget)
 
 def _for_platform(image: Image, text: str, platform: str | None) -> Image:
     wanted = WantedPlatform.of_this_machine() if platform is None else WantedPlatform.parse(platform)
-    while image.is_index:
-        listed = [(normalized(known), child) for known, child in image.platforms if known is not None]
-        found = next((child for one in wanted.candidates() for known, child in listed if known == one), None)
-        if found is None:
-            raise ImageNotFoundError(f"{text} is not there for {wanted}; choose another by the option platform")
-        image = found
-    return image
+    found = image_for(image, wanted)
+    if found is None:
+        raise ImageNotFoundError(f"{text} is not there for {wanted}; choose another by the option platform")
+    return found
 
 
 def _split_url(url: str) -> tuple[str | None, str]:

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "unpacking": NAMES | {"places", "tar", "union"},
     "running": NAMES
     | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
-    "filesystem": NAMES | {"objects", "store", "tar", "union"},
+    "filesystem": NAMES | {"objects", "places", "store", "tar", "union"},
     "cli": NAMES | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "__init__"},
     "__init__": NAMES
     | {"decoding", "mounting", "objects", "oci", "operations", "places", "store", "tar", "union", "unpacking"},

@@ -17,7 +17,7 @@ import click
 from layerstore import EntryKind, FileSystem, ImageConfig, Node
 from layerstore.cli.failures import Interrupted
 from layerstore.cli.lookup import find_files
-from layerstore.cli.nodes import NODE_FORM, node_document, telling
+from layerstore.cli.nodes import NODE_FORM, node_document, tell_unsafe_labels, telling
 from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text
 from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.progress import progress_bar
@@ -199,6 +199,7 @@ def unpack_(
             if bundle:
                 if config is None:
                     raise click.UsageError(f"{image} is a layer, which says nothing of how it is run")
+                tell_unsafe_labels(config)
                 report = unpack_bundle(view, config, directory, owner=pair, rootless=rootless, on_progress=on_progress)
             else:
                 report = unpack(view, directory, owner=pair, rootless=rootless, on_progress=on_progress)

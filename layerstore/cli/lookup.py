@@ -17,7 +17,7 @@ from layerstore.errors import (
     NotFoundError,
 )
 from layerstore.objects import Container, Image, Layer, LayerEncoding
-from layerstore.places.platforms import WantedPlatform, normalized
+from layerstore.places.platforms import WantedPlatform, image_for, normalized
 from layerstore.store import Store
 
 V = TypeVar("V")
@@ -136,16 +136,12 @@ def for_platform(image: Image, text: str, platform: str | None) -> Image:
     Raises `ImageNotFoundError` if the index has none, and `InvalidOptionError` for what is no platform.
     """
     wanted = WantedPlatform.of_this_machine() if platform is None else WantedPlatform.parse(platform)
-    while image.is_index:
-        listed = [(normalized(known), child) for known, child in image.platforms if known is not None]
-        chosen = (child for one in wanted.candidates() for known, child in listed if known == one)
-        found = next(chosen, None)
-        if found is None:
-            known = ", ".join(platforms_of(image)) or "none"
-            hint = "; choose one with --platform" if platform is None else ""
-            raise ImageNotFoundError(f"{text} is not there for {wanted}; it is for: {known}{hint}")
-        image = found
-    return image
+    found = image_for(image, wanted)
+    if found is None:
+        known = ", ".join(platforms_of(image)) or "none"
+        hint = "; choose one with --platform" if platform is None else ""
+        raise ImageNotFoundError(f"{text} is not there for {wanted}; it is for: {known}{hint}")
+    return found
 
 
 def refuse_artifact(image: Image, text: str) -> Image:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from layerstore import EntryKind, Node
-from layerstore.cli.output import jsonable, path_text
+import click
+
+from layerstore import EntryKind, ImageConfig, Node
+from layerstore.cli.output import jsonable, path_text, safe
 from layerstore.errors import InvalidInputError, LayerstoreError, NotFoundError
+from layerstore.running.specification import unsafe_labels
 
 NODE_FORM = (
     "path, kind, mode (text), uid, gid, size, mtime_ns, link_target, device, links (how many names it has), xattrs "
@@ -51,3 +54,9 @@ def telling(image: str) -> Iterator[None]:
         kind = NotFoundError if isinstance(error, NotFoundError) else InvalidInputError
         path = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
         raise kind(f"/{path_text(path.lstrip(b'/'))} in {image}: {error.strerror}") from error
+
+
+def tell_unsafe_labels(config: ImageConfig) -> None:
+    """Say which labels of an image a runtime is not given, as conversion.md of the image specification wants."""
+    for label in unsafe_labels(config):
+        click.echo(f"layerstore: warning: label {safe(label)} is an order to the runtime: left out", err=True)

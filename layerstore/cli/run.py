@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import click
 
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_image, for_platform, refuse_artifact
+from layerstore.cli.nodes import tell_unsafe_labels
 from layerstore.cli.parameters import complete_files, pair, platform_option, utf8
 from layerstore.cli.settings import Settings, command
 from layerstore.objects import Container
@@ -77,6 +78,7 @@ def run(
         terminal=tty,
     )
     with settings.open() as store, _container(store, image, name, platform) as container:
+        tell_unsafe_labels(container.config)
         return run_container(container, options, runtime=runtime)
 
 

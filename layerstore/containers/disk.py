@@ -184,7 +184,13 @@ def prepare_container(folder: ContainerFolder, owners_kept: bool, root: Node) ->
 
 def attributes_of(node: Node) -> Attributes:
     """What a copy of an image's file gets; without what would mean something else in an upper directory."""
-    xattrs = {name: value for name, value in node.xattrs.items() if not is_reserved(name)}
+    # Linux keeps a user's attributes of files and directories alone.
+    has_user_xattrs = node.is_file or node.is_dir
+    xattrs = {
+        name: value
+        for name, value in node.xattrs.items()
+        if not is_reserved(name) and (has_user_xattrs or not name.startswith(b"user."))
+    }
     return Attributes(node.kind, node.mode, node.uid, node.gid, node.mtime_ns, node.device, node.link_target, xattrs)
 
 

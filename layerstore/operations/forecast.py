@@ -43,6 +43,8 @@ class Forecast:
     """Layers that go, with their numbers."""
     encodings: dict[Digest, int] = field(default_factory=dict)
     """Encodings that go, with the bytes of those that are kept raw."""
+    ended_leases: frozenset[bytes] = frozenset()
+    """Leases without end that hold nothing any more: what had them is gone."""
     _images: set[Digest] = field(default_factory=set)
     _blob_users: dict[Digest, int] = field(default_factory=dict)
     _witness: dict[int, Digest | None] = field(default_factory=dict)
@@ -151,7 +153,7 @@ class Forecast:
         self._changed.clear()
 
     def _is_used(self, number: int) -> bool:
-        return self._is_in_an_image(number) or bool(holds_of(self.transaction, number))
+        return self._is_in_an_image(number) or bool(holds_of(self.transaction, number).keys() - self.ended_leases)
 
     def _is_in_an_image(self, number: int) -> bool:
         """Whether an image that stays has the layer. A base of many images is not searched anew for each of them."""

@@ -13,6 +13,7 @@ from layerstore.storage.containers import container_leases
 from layerstore.storage.index import Transaction
 from layerstore.storage.leases import LiveLeases
 from layerstore.storage.opened import OpenedStore
+from layerstore.storage.records import NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def _why_kept(
     for holder, end in holds_of(transaction, number).items():
         if holder in containers:
             reasons.append(f"container {containers[holder]} stands on it")
+        elif end == NEVER:
+            reasons.append("held for a container that is not here; the next collection ends that")
         elif end:
             reasons.append(f"pushed under lease {holder.hex()}, which ends {_moment(end)}")
         else:

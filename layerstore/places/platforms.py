@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from layerstore.errors import InvalidOptionError
+from layerstore.objects import Image
 from layerstore.oci.documents import Descriptor, Platform
 
 _ARCHITECTURES = {
@@ -81,6 +82,17 @@ class WantedPlatform:
                 if platform == candidate:
                     return entry
         return None
+
+
+def image_for(image: Image, wanted: WantedPlatform) -> Image | None:
+    """Of an index in a store the image that runs best on a platform, None if none does; another image is itself."""
+    while image.is_index:
+        listed = [(normalized(known), child) for known, child in image.platforms if known is not None]
+        found = next((child for one in wanted.candidates() for known, child in listed if known == one), None)
+        if found is None:
+            return None
+        image = found
+    return image
 
 
 def normalized(platform: Platform) -> WantedPlatform:

@@ -1,7 +1,7 @@
 """What differs between two file systems, path by path."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerstore.union.file_system import FileSystem
 from layerstore.union.inode import Inode
@@ -37,7 +37,7 @@ def find_changes(
     is told who sees another time alone. What is ``untouched`` in the new one is the old one's, with all below it.
     """
     roots = old.node(b"", old.root), new.node(b"", new.root)
-    if attributes(roots[0], with_time=False) != attributes(roots[1], with_time=False):
+    if not same(roots[0], replace(roots[1], mtime_ns=roots[0].mtime_ns)):
         yield Change("modified", b"", *roots)
     stack = [_pairs(b"", old.root, new.root)]
     while stack:
@@ -57,11 +57,10 @@ def find_changes(
             stack.append(_pairs(path, was, now))
 
 
-def attributes(node: Node, *, with_time: bool = True) -> tuple[object, ...]:
+def attributes(node: Node) -> tuple[object, ...]:
     """What a user sees of a node beside its contents and its names."""
-    time = node.mtime_ns if with_time else 0
-    xattrs = dict(node.xattrs)
-    return node.kind, node.mode, node.uid, node.gid, node.size, time, node.link_target, node.device, xattrs
+    owner = node.uid, node.gid
+    return node.kind, node.mode, owner, node.size, node.mtime_ns, node.link_target, node.device, dict(node.xattrs)
 
 
 def same_bytes(old: FileSystem, was: Node, new: FileSystem, now: Node) -> bool:

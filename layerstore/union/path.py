@@ -271,15 +271,18 @@ class ImagePath:
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> io.TextIOWrapper: ...
+    ) -> io.TextIOWrapper:
+        """As text."""
 
     @overload
-    def open(self, mode: Literal["rb"]) -> io.BufferedReader: ...
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader:
+        """As bytes."""
 
     @overload
     def open(
         self, mode: str, *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
-    ) -> IO[str] | IO[bytes]: ...
+    ) -> IO[str] | IO[bytes]:
+        """In another mode."""
 
     def open(
         self, mode: str = "r", *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
