@@ -157,14 +157,15 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
 @command(
     "unpack",
     json_form=(
-        "An object: image (its digest, or a layer's), directory, directories, files, symlinks, devices, links, size, "
-        "bytes_written (without holes), rootless, owners_not_set, xattrs_not_set, devices_replaced, shortfalls (path "
-        "and what of the first 100 of these)."
+        "An object: image (its digest, a layer's, or container:NAME), directory, directories, files, symlinks, devices, "
+        "links, size, bytes_written (without holes and what was reused), reused, rootless, owners_not_set, "
+        "xattrs_not_set, devices_replaced, shortfalls (path and what of the first 100 of these)."
     ),
     examples="""
         layerstore unpack shop:1.0 root/
         layerstore unpack shop:1.0 root/ --rootless
         layerstore unpack shop:1.0 bundle/ --bundle
+        layerstore unpack shop:1.1 new/ --reuse root/ --hard-links
     """,
 )
 @_image_argument
@@ -175,6 +176,10 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
     help="Do without root's rights, or insist on them; by default as the user has them.",
 )
 @click.option("--owner", metavar="UID:GID", help="Let everything belong to this user and group.")
+@click.option(
+    "--reuse", metavar="DIR", type=click.Path(), help="Share blocks of equal files with an earlier unpacking."
+)
+@click.option("--hard-links", is_flag=True, help="With --reuse: let equal files be one, as rsync --link-dest does.")
 @click.option("--bundle", is_flag=True, help="Make an OCI bundle: the files in DIR/rootfs, beside a config.json.")
 @platform_option()
 def unpack_(
@@ -183,6 +188,8 @@ def unpack_(
     directory: str,
     rootless: bool | None,
     owner: str | None,
+    reuse: str | None,
+    hard_links: bool,
     bundle: bool,
     platform: str | None,
 ) -> None:
@@ -194,6 +201,10 @@ def unpack_(
     NAME` runs what the image says.
     """
     pair = None if owner is None else _owner(owner)
+    if bundle and reuse is not None:
+        raise click.UsageError("--reuse is not for bundles")
+    if hard_links and reuse is None:
+        raise click.UsageError("--hard-links says how files are taken from --reuse DIR")
     with _opened(settings, image, platform) as (digest, view, config), progress_bar(settings, directory) as on_progress:
         try:
             if bundle:
@@ -202,7 +213,15 @@ def unpack_(
                 tell_unsafe_labels(config)
                 report = unpack_bundle(view, config, directory, owner=pair, rootless=rootless, on_progress=on_progress)
             else:
-                report = unpack(view, directory, owner=pair, rootless=rootless, on_progress=on_progress)
+                report = unpack(
+                    view,
+                    directory,
+                    owner=pair,
+                    rootless=rootless,
+                    reuse=reuse,
+                    hard_links=hard_links,
+                    on_progress=on_progress,
+                )
         except KeyboardInterrupt as error:
             raise Interrupted("what was written has been removed") from error
     if settings.json:

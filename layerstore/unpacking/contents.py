@@ -7,6 +7,7 @@ is decoded once. A path's order would jump between layers, and decode many again
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from io import BufferedReader
 
 from layerstore.directories import Directories
@@ -18,6 +19,7 @@ from layerstore.unpacking.attributes import Attributes
 from layerstore.unpacking.checks import shown
 from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
+from layerstore.unpacking.reuse import EarlierFiles, Reuse
 
 _BLOCK_SIZE = 1 << 20
 _HOLE_SIZE_MIN = 1 << 16
@@ -54,11 +56,14 @@ class _StoppedError(Exception):
 class ContentWriter:
     """Writes batches of files below a directory. Threads may share it."""
 
-    def __init__(self, view: FileSystem, root: int, *, rootless: bool, owner: tuple[int, int] | None) -> None:
+    def __init__(
+        self, view: FileSystem, root: int, *, rootless: bool, owner: tuple[int, int] | None, reuse: Reuse | None
+    ) -> None:
         self._view = view
         self._root = root
         self._rootless = rootless
         self._owner = owner
+        self._reuse = reuse
         self._buffers = threading.local()
         self._is_stopped = False
 
@@ -69,10 +74,12 @@ class ContentWriter:
     def write(self, batch: Sequence[Node]) -> Tally:
         """Write new files. Raises errors of `layerstore.errors`."""
         attributes = Attributes(self._rootless, self._owner, Tally())
-        with Directories(self._root) as directories:
+        with ExitStack() as stack:
+            directories = stack.enter_context(Directories(self._root))
+            earlier = None if self._reuse is None else stack.enter_context(EarlierFiles(self._reuse.root))
             for node in batch:
                 try:
-                    self._write_file(directories, node, attributes)
+                    self._write_file(directories, earlier, node, attributes)
                 except _StoppedError:
                     break
                 except LayerstoreError:
@@ -81,18 +88,31 @@ class ContentWriter:
                     raise translated(error, node.path) from error
         return attributes.tally
 
-    def _write_file(self, directories: Directories, node: Node, attributes: Attributes) -> None:
+    def _write_file(
+        self, directories: Directories, earlier: EarlierFiles | None, node: Node, attributes: Attributes
+    ) -> None:
         self._check_stop()
         folder, _, name = node.path.rpartition(b"/")
-        descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=directories.open(folder))
+        directory = directories.open(folder)
+        if earlier is not None and self._is_linked(earlier, node, directory, name):
+            attributes.tally.add(Tally(files=1, size=node.size, reused=1))
+            return
+        descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=directory)
         try:
-            if node.size:
+            if node.size and earlier is not None and earlier.clone(node, descriptor):
+                attributes.tally.reused += 1
+            elif node.size:
                 attributes.tally.bytes_written += self._write_contents(node, descriptor)
             attributes.set_open(descriptor, node)
         finally:
             os.close(descriptor)
         attributes.tally.files += 1
         attributes.tally.size += node.size
+
+    def _is_linked(self, earlier: EarlierFiles, node: Node, directory: int, name: bytes) -> bool:
+        if self._reuse is None or not self._reuse.hard_links or self._rootless:
+            return False
+        return earlier.link(node, directory, name, (node.uid, node.gid) if self._owner is None else self._owner)
 
     def _write_contents(self, node: Node, descriptor: int) -> int:
         """Write all regions of a file, leave out what is zeros; the bytes that were written."""

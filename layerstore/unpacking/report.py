@@ -29,7 +29,9 @@ class UnpackReport:
     size: int
     """Of all files, holes and all, each once."""
     bytes_written: int
-    """The same without holes."""
+    """The same without holes, and without what was taken from an earlier unpacking."""
+    reused: int
+    """Files that were taken from there."""
     rootless: bool
     owners_not_set: int
     xattrs_not_set: int
@@ -50,6 +52,7 @@ class Tally:
     links: int = 0
     size: int = 0
     bytes_written: int = 0
+    reused: int = 0
     owners_not_set: int = 0
     xattrs_not_set: int = 0
     devices_replaced: int = 0
@@ -74,6 +77,7 @@ class Tally:
         self.links += other.links
         self.size += other.size
         self.bytes_written += other.bytes_written
+        self.reused += other.reused
         self.owners_not_set += other.owners_not_set
         self.xattrs_not_set += other.xattrs_not_set
         self.devices_replaced += other.devices_replaced
@@ -89,6 +93,7 @@ class Tally:
             links=self.links,
             size=self.size,
             bytes_written=self.bytes_written,
+            reused=self.reused,
             rootless=rootless,
             owners_not_set=self.owners_not_set,
             xattrs_not_set=self.xattrs_not_set,

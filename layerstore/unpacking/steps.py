@@ -18,6 +18,7 @@ from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
 from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
 from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
+from layerstore.unpacking.reuse import Reuse
 
 _THREADS_MAX = 4
 """More would only wait for the interpreter: a small file is a dozen system calls and some Python."""
@@ -29,13 +30,21 @@ class Unpacking:
     """One unpacking. Its methods are to be called in their order; each raises errors of `layerstore.errors`."""
 
     def __init__(
-        self, view: FileSystem, root: int, nodes: Sequence[Node], *, rootless: bool, owner: tuple[int, int] | None
+        self,
+        view: FileSystem,
+        root: int,
+        nodes: Sequence[Node],
+        *,
+        rootless: bool,
+        owner: tuple[int, int] | None,
+        reuse: Reuse | None,
     ) -> None:
         self._view = view
         self._root = root
         self._nodes = nodes
         self._rootless = rootless
         self._owner = owner
+        self._reuse = reuse
         self.tally = Tally()
         self._attributes = Attributes(rootless, owner, self.tally)
         self._first_names: dict[tuple[int, int], bytes] = {}
@@ -51,7 +60,7 @@ class Unpacking:
         """Write contents and attributes of all files, each under its first name."""
         files = [node for node in self._nodes if node.is_file and self._is_first(node)]
         total = sum(node.size for node in files)
-        writer = ContentWriter(self._view, self._root, rootless=self._rootless, owner=self._owner)
+        writer = ContentWriter(self._view, self._root, rootless=self._rootless, owner=self._owner, reuse=self._reuse)
         throttle = Throttle(at_once=False)
         with ThreadPoolExecutor(_thread_count()) as pool:
             try:

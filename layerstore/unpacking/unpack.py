@@ -1,13 +1,16 @@
 """Unpack: the file system that a view shows, written to a directory."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from layerstore.errors import InvalidOptionError
+from layerstore.places.files import opened_directory, translate_os_errors
 from layerstore.progress import OnProgress
 from layerstore.union.file_system import FileSystem
 from layerstore.unpacking.checks import check_attributes, check_nodes
 from layerstore.unpacking.report import UnpackReport
+from layerstore.unpacking.reuse import Reuse
 from layerstore.unpacking.steps import Unpacking
 from layerstore.unpacking.target import opened_target, remove_all
 
@@ -18,6 +21,8 @@ def unpack(
     *,
     owner: tuple[int, int] | None = None,
     rootless: bool | None = None,
+    reuse: str | os.PathLike[str] | None = None,
+    hard_links: bool = False,
     on_progress: OnProgress | None = None,
 ) -> UnpackReport:
     """Write all that a view shows into a new or an empty directory.
@@ -27,6 +32,10 @@ def unpack(
     everything is to belong to instead. ``rootless`` is by default whether this process lacks root's rights: then
     owners are kept in the attribute ``user.rootlesscontainers``, devices become empty files, and what else is not
     permitted is left out and reported.
+
+    ``reuse`` is an earlier unpacking: a file that has the same path, size and time there shares its blocks where the
+    file system can do that, or with ``hard_links`` is the same file, if owner, mode and attributes agree as well. What
+    is then changed in one is changed in the other.
 
     If it fails or is interrupted, what was written is removed. A process that is killed leaves a directory that is not
     empty and that only its owner can enter, and a second attempt refuses it. Nothing is flushed to the disk.
@@ -42,8 +51,13 @@ def unpack(
     nodes = list(view.nodes())
     check_attributes(root)
     check_nodes(nodes)
-    with opened_target(path) as descriptor:
-        unpacking = Unpacking(view, descriptor, nodes, rootless=is_rootless, owner=owner)
+    with ExitStack() as stack:
+        earlier = None
+        if reuse is not None:
+            with translate_os_errors(f"cannot read {reuse}"):
+                earlier = Reuse(stack.enter_context(opened_directory(Path(reuse))), hard_links)
+        descriptor = stack.enter_context(opened_target(path))
+        unpacking = Unpacking(view, descriptor, nodes, rootless=is_rootless, owner=owner, reuse=earlier)
         try:
             unpacking.make_directories()
             unpacking.write_files(on_progress, str(path))

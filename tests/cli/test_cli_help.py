@@ -88,6 +88,8 @@ def test_examples_work(
         output("container", "create", "shop:1.0", "--name", "web")
         output("container", "create", "shop:1.0", "--name", "worker")
     (tmp_path / "there").mkdir()
+    if "--reuse" in line:
+        output("unpack", "shop:1.0", "root")
     if name in ("mount", "umount"):
         line = _with_mounts(line, tmp_path, output)
     if name == "repair":
