@@ -157,8 +157,8 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
 @command(
     "unpack",
     json_form=(
-        "An object: image (its digest, a layer's, or container:NAME), directory, directories, files, symlinks, devices, "
-        "links, size, bytes_written (without holes and what was reused), reused, rootless, owners_not_set, "
+        "An object: image (its digest, a layer's, or container:NAME), directory, directories, files, symlinks, "
+        "devices, links, size, bytes_written (without holes and what was reused), reused, rootless, owners_not_set, "
         "xattrs_not_set, devices_replaced, shortfalls (path and what of the first 100 of these)."
     ),
     examples="""

@@ -10,7 +10,7 @@ import click
 
 from layerstore import EntryKind, ImageConfig, Node
 from layerstore.cli.output import jsonable, path_text, safe
-from layerstore.errors import InvalidInputError, LayerstoreError, NotFoundError
+from layerstore.errors import ConflictError, InvalidInputError, LayerstoreError, NotFoundError
 from layerstore.running.specification import unsafe_labels
 
 NODE_FORM = (
@@ -51,7 +51,8 @@ def telling(image: str) -> Iterator[None]:
     except LayerstoreError as error:
         if not isinstance(error, OSError):
             raise
-        kind = NotFoundError if isinstance(error, NotFoundError) else InvalidInputError
+        kinds = (NotFoundError, ConflictError, InvalidInputError)
+        kind = next(one for one in kinds if isinstance(error, one))
         path = error.filename if isinstance(error.filename, bytes) else os.fsencode(error.filename or "")
         raise kind(f"/{path_text(path.lstrip(b'/'))} in {image}: {error.strerror}") from error
 

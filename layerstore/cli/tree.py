@@ -16,7 +16,7 @@ from layerstore.cli.settings import Settings, command
 
 @command(
     "tree",
-    json_form=f"An object: {NODE_FORM}; of a directory also contents, an array of the same.",
+    json_form=f"An array in the order of the drawing: depth (0 for PATH itself), {NODE_FORM}.",
     examples="""
         layerstore tree shop:1.0 /etc
         layerstore tree shop:1.0 --level 2 --directories
@@ -48,7 +48,7 @@ def tree(
             top = files.stat(os.fsencode(path))
             drawing = _Drawing(files, level, directories, size)
             if settings.json:
-                print_json(drawing.document(top, 0))
+                print_json(drawing.documents(top))
                 return
             click.echo(f"/{safe(path_text(top.path))}")
             for line in drawing.lines(top):
@@ -70,26 +70,34 @@ class _Drawing:
 
     def lines(self, top: Node) -> Iterator[str]:
         """The lines below a directory."""
-        stack = [("", iter(self._below(top, 0)))]
+        indents = [""]
+        for depth, node, is_last in self._walk(top):
+            del indents[depth:]
+            indent = indents[-1]
+            yield f"{indent}{'└── ' if is_last else '├── '}{self._shown(node)}"
+            indents.append(indent + ("    " if is_last else "│   "))
+
+    def documents(self, top: Node) -> list[dict[str, Any]]:
+        """A directory and what is below it, each with its depth."""
+        below = [{"depth": depth, **node_document(node)} for depth, node, _ in self._walk(top)]
+        return [{"depth": 0, **node_document(top)}, *below]
+
+    def _walk(self, top: Node) -> Iterator[tuple[int, Node, bool]]:
+        """What is below a directory, each with its depth and whether it is the last of its directory."""
+        stack = [iter(self._below(top, 0))]
         while stack:
-            indent, nodes = stack[-1]
-            node, is_last = next(nodes, (None, True))
-            if node is None:
+            found = next(stack[-1], None)
+            if found is None:
                 stack.pop()
                 continue
+            node, is_last = found
+            depth = len(stack)
             if node.is_dir:
                 self.directory_count += 1
-                stack.append((indent + ("    " if is_last else "│   "), iter(self._below(node, len(stack)))))
+                stack.append(iter(self._below(node, depth)))
             else:
                 self.file_count += 1
-            yield f"{indent}{'└── ' if is_last else '├── '}{self._shown(node)}"
-
-    def document(self, node: Node, depth: int) -> dict[str, Any]:
-        """A node, and what is in it."""
-        document = node_document(node)
-        if node.is_dir:
-            document["contents"] = [self.document(one, depth + 1) for one, _ in self._below(node, depth)]
-        return document
+            yield depth, node, is_last
 
     def _below(self, node: Node, depth: int) -> list[tuple[Node, bool]]:
         if not node.is_dir or (self._level is not None and depth >= self._level):

@@ -1,0 +1,148 @@
+"""cp and tree, as a user types them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerstore import Store
+
+Run = Callable[..., Any]
+
+
+def web(output: Run) -> None:
+    output("container", "create", "shop:1.0", "--name", "web")
+
+
+def test_a_file_into_a_directory_and_under_a_new_name(output: Run, shop: str, tmp_path: Path) -> None:
+    assert output("cp", "shop:1.0:/etc/os", ".").startswith(".   1 file, ")
+    assert (tmp_path / "os").read_text() == "two\n"
+    output("cp", f"{shop}:/etc/os", "renamed")
+    assert (tmp_path / "renamed").read_text() == "two\n"
+    (tmp_path / "renamed").write_text("older")
+    output("cp", "shop:1.0:/etc/os", "renamed")
+    assert (tmp_path / "renamed").read_text() == "two\n", "files are replaced"
+    assert {one.name for one in tmp_path.iterdir()} >= {"os", "renamed"}
+    assert not [one for one in tmp_path.iterdir() if one.name.endswith(".cp")]
+
+
+def test_directories_come_with_what_is_in_them(output: Run, document: Run, run: Run, shop: str, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    copied = document("cp", "shop:1.0:/app", "shop:1.0:/etc/", "there")
+    assert copied == {"target": "there", "files": 3, "directories": 2, "size": 512_000 + 8}
+    assert (tmp_path / "there/app/data").stat().st_size == 512_000
+    again = run("cp", "shop:1.0:/app", "there")
+    assert again.exit_code == 4 and "is a directory; remove it" in again.stderr
+    output("cp", "shop:1.0:/", "everything")
+    assert sorted(one.name for one in (tmp_path / "everything").iterdir()) == ["app", "etc", "lib"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("shop:1.0:/missing", "."), 3),
+        (("missing:/x", "."), 3),
+        (("shop:1.0:/etc/os", "no/such/place"), 4),
+        (("shop:1.0:/etc/os", "shop:1.0:/app", "new"), 4),
+        (("shop:1.0:/", "."), 2),
+        (("shop:1.0:/etc/os", "shop:1.0:/etc/os", "."), 2),
+        (("local", "shop:1.0:/etc"), 2),
+        (("shop:1.0:/etc/os", "container:web:/etc"), 2),
+        (("local", "elsewhere"), 2),
+        (("local", "container:missing:/etc"), 3),
+    ],
+)
+def test_what_makes_no_sense(run: Run, shop: str, tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    (tmp_path / "local").write_text("x")
+    before = sorted(one.name for one in tmp_path.iterdir())
+    result = run("cp", *arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
+
+
+def test_links_lead_nowhere(output: Run, run: Run, make_tar: Run, tmp_path: Path) -> None:
+    """A link that is named is followed inside of the image; others are copied as they are."""
+    (tmp_path / "tree/d").mkdir(parents=True)
+    (tmp_path / "tree/passwd").symlink_to("/etc/passwd")
+    (tmp_path / "tree/d/up").symlink_to("../../../../etc/passwd")
+    output("push", "tree", "--tag", "links:1")
+    assert run("cp", "links:1:/passwd", ".").exit_code == 3, "the image has no /etc/passwd"
+    output("cp", "links:1:/d", "copied")
+    assert str((tmp_path / "copied/up").readlink()) == "../../../../etc/passwd"
+
+
+def test_into_a_container(output: Run, document: Run, run: Run, shop: str, path: Path, tmp_path: Path) -> None:
+    web(output)
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_text("in")
+    (tmp_path / "tree/link").symlink_to("/etc/passwd")
+    (tmp_path / "tree/sub/file").chmod(0o640)
+    os.utime(tmp_path / "tree/sub/file", (5, 5))
+    output("cp", "tree", "container:web:/etc")
+    output("cp", "tree/sub/file", "container:web:/etc/os")
+    output("cp", "tree/sub", "container:web:/app")
+    with Store.open(path, read_only=True) as store, store.containers["web"] as container:
+        node = container.stat("/etc/tree/sub/file")
+        assert (node.mode, node.mtime_ns, node.uid, container.read_bytes("/etc/os")) == (0o640, 5 * 10**9, 0, b"in")
+        assert container.readlink("/etc/tree/link") == b"/etc/passwd"
+        assert container.listdir("/app") == ["data", "new", "sub"], "directories are merged"
+    assert document("cp", "tree/link", "container:web:/etc")["files"] == 1
+    assert run("cp", "tree", "container:web:/etc/os").exit_code == 4
+    assert run("cp", "missing", "container:web:/etc").exit_code in (2, 5)
+    output("cp", "container:web:/etc/tree", "back")
+    assert (tmp_path / "back/sub/file").read_text() == "in"
+
+
+def test_links_of_a_container_lead_into_it(output: Run, shop: str, path: Path, tmp_path: Path) -> None:
+    web(output)
+    (tmp_path / "file").write_text("new")
+    with Store.open(path) as store, store.containers["web"] as container:
+        container.symlink("/app", "/etc/alias")
+        container.symlink(str(tmp_path), "/out")
+    output("cp", "file", "container:web:/etc/alias")
+    assert output("cat", "container:web", "/app/file") == "new"
+    before = sorted(tmp_path.iterdir())
+    output("cp", "file", "container:web:/out2")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_tree(output: Run, document: Run, run: Run, shop: str) -> None:
+    assert output("tree", "shop:1.0").splitlines() == [
+        "/",
+        "├── app",
+        "│   ├── data",
+        "│   └── new",
+        "├── etc",
+        "│   └── os",
+        "└── lib",
+        "    ├── data",
+        "    └── old",
+        "",
+        "3 directories, 5 files",
+    ]
+    assert output("tree", "shop:1.0", "-d", "/").splitlines()[1:4] == ["├── app", "├── etc", "└── lib"]
+    assert output("tree", "shop:1.0", "--level", "1").splitlines()[-1] == "3 directories, 0 files"
+    assert "[4 B] os" in output("tree", "shop:1.0", "/etc", "--size")
+    drawn = document("tree", "shop:1.0", "/etc")
+    assert [(one["depth"], one["path"]) for one in drawn] == [(0, "/etc"), (1, "/etc/os")]
+    assert run("tree", "shop:1.0", "/missing").exit_code == 3
+    assert output("tree", "shop:1.0", "/etc/os").splitlines()[0] == "/etc/os"
+    web(output)
+    assert output("tree", "container:web") == output("tree", "shop:1.0")
+
+
+def test_a_deep_tree(output: Run, document: Run, path: Path, shop: str) -> None:
+    web(output)
+    with Store.open(path) as store, store.containers["web"] as container:
+        container.mkdir("/" + "d/" * 1500, parents=True)
+    assert "1503 directories" in output("tree", "container:web").replace(",", "")
+    assert max(one["depth"] for one in document("tree", "container:web")) == 1500
+
+
+def test_json_is_json(run: Run, shop: str) -> None:
+    failed = run("cp", "shop:1.0:/missing", ".", "--json")
+    assert json.loads(failed.stderr)["error"]["code"] == "not-found"
