@@ -74,7 +74,8 @@ class LayerstoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
     or the beginning of one; ``platform`` chooses from an index, by default for this machine. The store is opened when
     something is first asked for. What the reference names then is kept from collection until `close`, or until the file
     system, its copies for other threads and its files are gone; fsspec itself keeps file systems for the same options
-    (`clear_instance_cache`). A copy that came here by a fork or a pickle opens the store itself.
+    (`clear_instance_cache`). A copy that came here by a pickle opens the store itself. One that came by a fork cannot,
+    as LMDB cannot be opened again there: use the start methods spawn or forkserver.
 
     Paths have no slash in front. Symbolic links are followed inside of the image. In listings a link to a file is a
     ``file``, and all others are ``link``, so that no walk ever runs in circles; ``islink`` and ``destination`` tell of
