@@ -36,8 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": NAMES | {"decoding", "mounting", "objects", "operations", "oci", "storage", "tar", "union"},
     "places": NAMES | {"_zstd", "decoding", "encodings", "objects", "oci", "store"},
     "unpacking": NAMES | {"places", "tar", "union"},
-    "running": NAMES
-    | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
+    "running": NAMES | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
     "filesystem": NAMES | {"objects", "places", "store", "tar", "union"},
     "cli": NAMES | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "__init__"},
     "__init__": NAMES
