@@ -6,8 +6,8 @@ their owners, modes and times, the deepest first, as nothing is made in them any
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
 from layerstore.directories import Directories
@@ -20,9 +20,8 @@ from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
 from layerstore.unpacking.reuse import Reuse
 
-_THREADS_MAX = 4
-"""More would only wait for the interpreter: a small file is a dozen system calls and some Python."""
-_BATCHES_AHEAD = 4
+_LARGE_SIZE_MIN = 128 << 10
+_LARGE_THREADS_MAX = 3
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,9 +61,15 @@ class Unpacking:
         total = sum(node.size for node in files)
         writer = ContentWriter(self._view, self._root, rootless=self._rootless, owner=self._owner, reuse=self._reuse)
         throttle = Throttle(at_once=False)
-        with ThreadPoolExecutor(_thread_count()) as pool:
+        # A small file is a dozen system calls and some Python: two threads at them take turns at the interpreter, and
+        # are half as fast as one. What takes time with large files needs no interpreter.
+        large = [node for node in files if node.size >= _LARGE_SIZE_MIN]
+        small = [node for node in files if node.size < _LARGE_SIZE_MIN]
+        with ThreadPoolExecutor(1) as for_small, ThreadPoolExecutor(_large_threads()) as for_large:
             try:
-                for tally in _results(pool, writer, files):
+                running = [for_large.submit(writer.write, batch) for batch in batches(large)]
+                running += [for_small.submit(writer.write, batch) for batch in batches(small)]
+                for tally in (future.result() for future in as_completed(running)):
                     self.tally.add(tally)
                     if on_progress is not None and throttle.is_due():
                         on_progress(Progress("unpack", subject, self.tally.size, total))
@@ -148,18 +153,6 @@ class Unpacking:
                     raise translated(error, node.path) from error
 
 
-def _results(pool: ThreadPoolExecutor, writer: ContentWriter, files: Sequence[Node]) -> Iterator[Tally]:
-    """What each batch counted, as they are done. Only a few wait for a thread at any time."""
-    running: set[Future[Tally]] = set()
-    for batch in batches(files):
-        running.add(pool.submit(writer.write, batch))
-        if len(running) >= _BATCHES_AHEAD + _THREADS_MAX:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-    for future in as_completed(running):
-        yield future.result()
-
-
-def _thread_count() -> int:
+def _large_threads() -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _THREADS_MAX)
+    return max(1, min(usable - 1, _LARGE_THREADS_MAX))
