@@ -26,7 +26,7 @@ from layerstore.mounting.connection import Connection, ServerGoneError, connect,
 from layerstore.mounting.messages import Message
 from layerstore.mounting.mount_table import OVERLAY_SOURCE, MountEntry, mount_at, read_mounts, resolved
 from layerstore.mounting.runtime import RuntimeFolder, all_folders, mounting_lock, overlay_targets
-from layerstore.mounting.system_calls import MS_BIND
+from layerstore.mounting.system_calls import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REMOUNT
 from layerstore.mounting.system_calls import mount as mount_call
 from layerstore.mounting.system_calls import unmount as unmount_call
 
@@ -75,7 +75,7 @@ class MountInfo:
 
 
 def mount_view(store_root: Path, store_id: str, diff_ids: Sequence[Digest], target: Path) -> Mount:
-    """Mount a stack of layers, the lowest first, read-only at a directory.
+    """Mount a stack of layers, the lowest first, read-only at a directory. Set-uid bits and devices do nothing there.
 
     Raises `MountUnavailableError`, `MountTargetError`, `AlreadyMountedError`, and the errors of `View`.
     """
@@ -84,6 +84,12 @@ def mount_view(store_root: Path, store_id: str, diff_ids: Sequence[Digest], targ
         if os.geteuid() == 0:
             with _shown(store_root, store_id, diff_ids) as (_, folder):
                 _call(place, str(folder), "none", MS_BIND, b"")
+                try:
+                    # The directory may be open to every user, and the image from anybody.
+                    _call(place, "none", "none", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, b"")
+                except BaseException:
+                    _unmount(place, lazy=True)
+                    raise
                 _check_answers(place)
         else:
             with start_single(RuntimeFolder.of_one_mount(), store_root, place) as connection:

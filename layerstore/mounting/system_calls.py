@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 
 MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_REMOUNT = 32
 MS_BIND = 4096
 MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8

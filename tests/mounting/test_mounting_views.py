@@ -247,3 +247,10 @@ def test_a_layer_that_is_not_there_is_told(mounter: Mounter) -> None:
     missing = Digest.of(b"missing")
     with pytest.raises(LookupError, match="no layer"):
         mount_view(mounter.store.path, mounter.store.config.store_id, [missing], target)
+
+
+def test_set_uid_bits_and_devices_of_an_image_do_nothing(mounter: Mounter) -> None:
+    """An image is from anybody, and the directory may be open to every user."""
+    with mounter.view(mounter.push(_BASE)) as mount:
+        flags = os.statvfs(mount.target).f_flag
+    assert flags & os.ST_NOSUID and flags & os.ST_NODEV and flags & os.ST_RDONLY
