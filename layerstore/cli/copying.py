@@ -79,7 +79,11 @@ def _copy_out(
                     raise Interrupted("nothing was copied") from error
     try:
         for one in chosen:
-            os.replace(aside / os.fsdecode(one), folder / os.fsdecode(one))  # noqa: PTH105 - any bytes
+            (aside / os.fsdecode(one)).replace(folder / os.fsdecode(one))
+    except OSError as error:
+        raise ConflictError(
+            f"cannot put {os.fsdecode(one)} into {folder}: {error.strerror}; move what is there"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if settings.json:
@@ -120,7 +124,9 @@ def _copy_in(settings: Settings, sources: Sequence[Path], into: tuple[str, str],
         if len(sources) > 1 and not is_directory:
             raise ConflictError(f"{path} is no directory of container {container.name}")
         for source in sources:
-            target = os.path.join(path, source.resolve().name) if is_directory else path  # noqa: PTH118
+            # The name of a link is its own, and "." is the name of the directory.
+            last = Path(os.path.abspath(source)).name  # noqa: PTH100
+            target = f"{path.rstrip('/')}/{last}" if is_directory else path
             count += container.add(source, os.fsencode(target), keep_owners=archive)
     if settings.json:
         print_json({"target": f"{name}:{path}", "files": count, "directories": None, "size": None})

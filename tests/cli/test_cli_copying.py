@@ -36,6 +36,10 @@ def test_directories_come_with_what_is_in_them(output: Run, document: Run, run: 
     assert (tmp_path / "there/app/data").stat().st_size == 512_000
     again = run("cp", "shop:1.0:/app", "there")
     assert again.exit_code == 4 and "is a directory; remove it" in again.stderr
+    (tmp_path / "there/lib").write_text("a file")
+    refused = run("cp", "shop:1.0:/lib", "there")
+    assert refused.exit_code == 4 and "move what is there" in refused.stderr
+    assert (tmp_path / "there/lib").read_text() == "a file"
     output("cp", "shop:1.0:/", "everything")
     assert sorted(one.name for one in (tmp_path / "everything").iterdir()) == ["app", "etc", "lib"]
 
@@ -90,7 +94,9 @@ def test_into_a_container(output: Run, document: Run, run: Run, shop: str, path:
         assert (node.mode, node.mtime_ns, node.uid, container.read_bytes("/etc/os")) == (0o640, 5 * 10**9, 0, b"in")
         assert container.readlink("/etc/tree/link") == b"/etc/passwd"
         assert container.listdir("/app") == ["data", "new", "sub"], "directories are merged"
-    assert document("cp", "tree/link", "container:web:/etc")["files"] == 1
+    (tmp_path / "alias").symlink_to("tree/sub/file")
+    assert document("cp", "alias", "container:web:/etc")["files"] == 1
+    assert output("cat", "container:web", "/etc/alias") == "in", "a link that is named is followed, under its own name"
     assert run("cp", "tree", "container:web:/etc/os").exit_code == 4
     assert run("cp", "missing", "container:web:/etc").exit_code in (2, 5)
     output("cp", "container:web:/etc/tree", "back")
