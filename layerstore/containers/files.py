@@ -26,7 +26,7 @@ from layerstore.containers.upper import (
     set_time,
 )
 from layerstore.containers.writing import LazyFile
-from layerstore.errors import InvalidOptionError, LayerstoreError
+from layerstore.errors import InvalidInputError, InvalidOptionError, LayerstoreError
 from layerstore.os_errors import os_error
 from layerstore.storage.containers import ContainerDescription, ContainerFolder
 from layerstore.storage.locks import FileLock
@@ -508,6 +508,8 @@ class ContainerFiles(FileSystem):
                     source.seek(offset)
                     while length:
                         block = source.read(min(length, _BLOCK_SIZE))
+                        if not block:
+                            raise InvalidInputError(f"/{os.fsdecode(node.path)} is cut short in its layer")
                         os.pwrite(descriptor, block, offset)
                         offset, length = offset + len(block), length - len(block)
             os.ftruncate(descriptor, node.size)
