@@ -15,7 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from conftest import FILES, LARGE, tar_of
+from filesystem_samples import FILES, LARGE, tar_of
 from fsspec.core import url_to_fs
 
 from layerstore import Store
