@@ -17,7 +17,8 @@ from layerstore.tar.entries import EntryKind
 _OVERRIDE = b"user.containers.override_stat"
 _HIDDEN_XATTR = b"user.layerstore.xattr."
 _RESERVED = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", _OVERRIDE, _HIDDEN_XATTR)
-_OPAQUE_MARKS = (b"trusted.overlay.opaque", b"user.overlay.opaque", b"user.fuseoverlayfs.opaque")
+_OPAQUE_MARKS = (b"trusted.overlay.opaque",)
+_OPAQUE_MARKS_OF_USERS = (b"user.overlay.opaque", b"user.fuseoverlayfs.opaque")
 _NO_XATTRS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM, errno.EACCES))
 _FORMATS = {
     EntryKind.FILE: stat.S_IFREG,
@@ -96,7 +97,8 @@ class UpperDirectory:
             if is_whiteout(status):
                 yield Scanned(name, None, b"", is_opaque=False)
                 continue
-            if stat.S_ISSOCK(status.st_mode):
+            if stat.S_ISSOCK(status.st_mode):  # no layer has such, and what was there before is gone
+                yield Scanned(name, None, b"", is_opaque=False)
                 continue
             kind, override = _KINDS[stat.S_IFMT(status.st_mode)], None
             if self._owners_kept and kind is EntryKind.FILE:
@@ -108,7 +110,8 @@ class UpperDirectory:
 
     def is_opaque(self, directory: int, name: bytes) -> bool:
         """Whether a directory shows nothing of the layers below."""
-        return any(_get_xattr(entry_path(directory, name), mark) == b"y" for mark in _OPAQUE_MARKS)
+        marks = _OPAQUE_MARKS_OF_USERS if self._owners_kept else _OPAQUE_MARKS  # the others mean nothing to the kernel
+        return any(_get_xattr(entry_path(directory, name), mark) == b"y" for mark in marks)
 
     def state(self, directory: int, name: bytes) -> State:
         """What stands under a name; an empty name is the directory itself."""

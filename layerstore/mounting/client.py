@@ -122,7 +122,8 @@ def mount_container(
         if program is None:
             with _shown(store_root, store_id, diff_ids) as (connection, lower):
                 connection.ask(hold)
-                _call(place, OVERLAY_SOURCE, "overlay", 0, _overlay_options(lower, upper, work, user_xattrs))
+                options = _overlay_options(lower, upper, work, user_xattrs)
+                _call(place, OVERLAY_SOURCE, "overlay", MS_NOSUID | MS_NODEV, options)
         else:
             folder = RuntimeFolder.of_one_mount()
             with start_single(folder, store_root, folder.file_system) as connection:

@@ -2,10 +2,11 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from layerstore.errors import InvalidInputError
+from layerstore.errors import InvalidInputError, MountBusyError
 from layerstore.objects import Container
 from layerstore.running.options import RunOptions
 from layerstore.running.runtime import find_runtime, run_root
@@ -24,13 +25,25 @@ def run_container(container: Container, options: RunOptions | None = None, *, ru
     check_program(document, container)
     document = _with_mount_points(container, document)
     container.close()
-    with tempfile.TemporaryDirectory(prefix="layerstore-run-", ignore_cleanup_errors=True) as folder:
+    folder = Path(tempfile.mkdtemp(prefix="layerstore-run-"))
+    root = folder / "rootfs"
+    try:
         # Whoever the program runs as must come through to its root; names in there are no secret.
-        Path(folder).chmod(0o711)
-        root = Path(folder, "rootfs")
+        folder.chmod(0o711)
         root.mkdir()
-        with container.mount(root):
+        mount = container.mount(root)
+        try:
             return run_root(root, document, chosen)
+        finally:
+            try:
+                mount.unmount()
+            except MountBusyError:  # by a stranger who looks into it
+                mount.unmount(lazy=True)
+    finally:
+        # Directories alone, and empty ones: whatever is still mounted there are the container's files.
+        for path in (root, folder):
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _with_mount_points(container: Container, document: dict[str, Any]) -> dict[str, Any]:
