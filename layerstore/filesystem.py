@@ -11,12 +11,14 @@ contains one. A URL whose path begins with a slash names none, so any name of a 
 without the protocol, as the methods take and give it, is nothing but a path.
 """
 
+import atexit
 import hashlib
 import io
 import os
 import stat
 import threading
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -72,10 +74,13 @@ class LayerstoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     Options: ``store`` is the store's folder, by default what ``LAYERSTORE_PATH`` names; ``image`` a reference, a digest
     or the beginning of one; ``platform`` chooses from an index, by default for this machine. The store is opened when
-    something is first asked for. What the reference names then is kept from collection until `close`, or until the file
-    system, its copies for other threads and its files are gone; fsspec itself keeps file systems for the same options
-    (`clear_instance_cache`). A copy that came here by a pickle opens the store itself. One that came by a fork cannot,
-    as LMDB cannot be opened again there: use the start methods spawn or forkserver.
+    something is first asked for. What the reference names then is kept from collection until `close`, if its copies for
+    other threads and its files are gone, too. fsspec itself keeps file systems for the same options; those that are
+    gone without a `close` are closed by `clear_instance_cache`, by the next that opens, or when the process ends.
+
+    A copy that came here by a pickle opens the store itself. One that came by a fork cannot, as LMDB cannot be opened
+    again there: use the start methods spawn or forkserver. While one is open, this process cannot open the same store
+    to write in it, unless it had done so before.
 
     Paths have no slash in front. Symbolic links are followed inside of the image. In listings a link to a file is a
     ``file``, and all others are ``link``, so that no walk ever runs in circles; ``islink`` and ``destination`` tell of
@@ -132,6 +137,13 @@ class LayerstoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def close(self) -> None:
         """Let go of the image. What is asked for afterwards opens it again, and finds what the reference names then."""
         self._opened = None
+        _close_unused()
+
+    @classmethod
+    def clear_instance_cache(cls) -> None:
+        """Forget all file systems that fsspec keeps; those that nobody else has are closed."""
+        super().clear_instance_cache()
+        _close_unused()
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """As `close`: only a reference can come to name something else, an image never changes."""
@@ -292,19 +304,28 @@ class LayerstoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _OpenedView:
-    """The view of an image, closed with its store when nobody has it any more, at the latest when the process ends."""
+    """The view of an image. When nobody has it any more, it is queued to be closed with its store."""
 
     def __init__(self, store: Store, image: Image) -> None:
         self.view = image.view()
         self.digest = image.digest
         self.pid = os.getpid()
-        self._closing = weakref.finalize(self, _close, self.view, store, self.pid)
+        # The collector of garbage may end a view anywhere, in the midst of what holds a lock that closing waits for.
+        self.retire = weakref.finalize(self, _unused.append, (self.view, store, self.pid))
+        self.retire.atexit = False  # see `_SharedViews.close`
 
 
-def _close(view: View, store: Store, pid: int) -> None:
-    if pid == os.getpid():  # else it is the parent's, who may be at it
-        view.close()
-        store.close()
+_unused: deque[tuple[View, Store, int]] = deque()
+
+
+def _close_unused() -> None:
+    """Close the views that nobody has any more. It is called where no lock is held."""
+    while _unused:
+        with suppress(IndexError):  # another thread was faster
+            view, store, pid = _unused.popleft()
+            if pid == os.getpid():  # else it is the parent's, who may be at it
+                view.close()
+                store.close()
 
 
 class _SharedViews:
@@ -318,8 +339,16 @@ class _SharedViews:
         self._lock = threading.Lock()
         self._views: weakref.WeakValueDictionary[tuple[Path, Digest], _OpenedView] = weakref.WeakValueDictionary()
 
+    def close(self) -> None:
+        """Close all views, and what is queued, as the process ends."""
+        with self._lock:
+            for opened in list(self._views.values()):
+                opened.retire()
+        _close_unused()
+
     def open(self, store: str | os.PathLike[str] | None, image: str | None, platform: str | None) -> _OpenedView:
         """The view of what an image's name means now."""
+        _close_unused()
         place = os.environ.get(STORE_VARIABLE, "") if store is None else store
         if not os.fspath(place):
             raise StoreNotFoundError(f"no store given: use the option store, or set {STORE_VARIABLE}")
@@ -343,7 +372,7 @@ class _SharedViews:
 
 _shared = _SharedViews()
 
-
+atexit.register(_shared.close)
 os.register_at_fork(after_in_child=_shared.forget)
 
 

@@ -1,7 +1,6 @@
 """An image in a store, and its file system for fsspec."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,16 +28,6 @@ def push(store: Store) -> Callable[..., str]:
 
     def make(tag: str, files: list[tuple[str, bytes, dict[str, Any]]]) -> str:
         return str(store.create_image([store.push_layer(tar_of(files)).layer], tag=tag).digest)
-
-    return make
-
-
-@pytest.fixture
-def push_tree(store: Store) -> Callable[[str, Path], str]:
-    """Makes an image of a directory; its digest."""
-
-    def make(tag: str, root: Path) -> str:
-        return str(store.create_image([store.push_tree(root).layer], tag=tag).digest)
 
     return make
 

@@ -344,6 +344,36 @@ def test_the_view_is_closed_when_nobody_has_it(store: Store, image: str) -> None
     file.close()
     del file
     gc.collect()
+    LayerstoreFileSystem.clear_instance_cache()
+    assert leases(store) == before
+
+
+def test_a_view_is_closed_by_the_next_that_opens(
+    files: LayerstoreFileSystem, store: Store, push: Callable[..., str]
+) -> None:
+    before = leases(store)
+    push("other:1", [("f", b"other", {})])
+    LayerstoreFileSystem(store=str(store.path), image="other:1", skip_instance_cache=True).ls("")
+    (left,) = leases(store) - before  # nobody has it any more, and it is still to be closed
+    files.ls("")
+    assert left not in leases(store)
+    files.close()
+    assert leases(store) == before
+
+
+@pytest.mark.parametrize(
+    "how", ["files.ls('')", "files.ls(''); del files", "file = files.open('data/large'); del files"]
+)
+def test_the_end_of_a_process_leaves_no_lease(store: Store, image: str, how: str) -> None:
+    program = f"""
+import sys
+from layerstore.filesystem import LayerstoreFileSystem
+files = LayerstoreFileSystem(store=sys.argv[1], image="shop:1.0", skip_instance_cache=True)
+{how}
+"""
+    before = leases(store)
+    done = subprocess.run([sys.executable, "-c", program, store.path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
     assert leases(store) == before
 
 
@@ -405,6 +435,34 @@ def test_a_forked_child_is_told_why_it_cannot_read(files: LayerstoreFileSystem, 
     # In a process of its own: what else this one has loaded (pandas, pyarrow) has threads, and may not be forked.
     done = subprocess.run([sys.executable, "-c", _FORKING, store.path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+_COLLECTING = """
+import gc, sys
+from layerstore import Store
+from layerstore.filesystem import LayerstoreFileSystem
+from layerstore.storage import index
+
+files = LayerstoreFileSystem(store=sys.argv[1], image="shop:1.0", skip_instance_cache=True)
+files.ls("")
+files.itself = files
+del files
+opens = index._open_environment
+
+def open_and_collect(*arguments, **options):
+    gc.collect()
+    return opens(*arguments, **options)
+
+index._open_environment = open_and_collect
+Store.create(sys.argv[2]).close()
+"""
+
+
+def test_a_collection_of_garbage_at_any_moment_blocks_nothing(store: Store, image: str, tmp_path: Path) -> None:
+    """The collector may run while the same thread opens another index, and holds what closing one waits for."""
+    command = [sys.executable, "-c", _COLLECTING, store.path, tmp_path / "other"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_image_for_a_platform(store: Store, push: Callable[..., str]) -> None:
