@@ -36,8 +36,9 @@ def cp(settings: Settings, sources: Sequence[str], target: str, archive: bool, p
     """Copy files out of images, or into containers.
 
     Paths there are written as IMAGE:/PATH or container:NAME:/PATH. Into a directory things are copied under their
-    names; else TARGET is the new name. Modes, times and links come along. What comes out replaces files but no
-    directories, and is complete or not there at all; what goes into a container is merged with what it has.
+    names; else TARGET is the new name. Modes, times and links come along; set-uid and set-gid bits only with
+    --archive. What comes out replaces files but no directories, and is complete or not there at all; what goes into a
+    container is merged with what it has.
     """
     places = [_place(source) for source in sources]
     into = _place(target)

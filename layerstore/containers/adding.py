@@ -22,7 +22,8 @@ def add_files(
 ) -> int:
     """Copy a file, or a directory with all below it, to a path of a container; how many files and directories.
 
-    Modes and times come along, owners only with ``keep_owners``: else everything is root's. Files are replaced and
+    Modes and times come along, owners only with ``keep_owners``: else everything is root's, without set-uid and set-gid
+    bits. Files are replaced and
     directories merged, as ``cp -r`` does. Links are copied, not followed, but for ``source`` itself. Raises
     `InvalidInputError` for what is neither file, directory, link nor FIFO, and what the changes of a container raise.
     """
@@ -85,10 +86,14 @@ def _add_contents(container: ContainerFiles, place: bytes, path: bytes) -> None:
 
 
 def _give_attributes(container: ContainerFiles, path: bytes, status: os.stat_result, keep_owners: bool) -> None:
-    uid, gid = (status.st_uid, status.st_gid) if keep_owners else (0, 0)
-    container.chown(path, uid, gid, follow_symlinks=False)
+    mode = stat.S_IMODE(status.st_mode)
+    if keep_owners:
+        container.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+    else:
+        container.chown(path, 0, 0, follow_symlinks=False)
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)  # they were the owner's to give
     if not stat.S_ISLNK(status.st_mode):
-        container.chmod(path, stat.S_IMODE(status.st_mode))
+        container.chmod(path, mode)
     container.utime(path, status.st_mtime_ns, follow_symlinks=False)
 
 

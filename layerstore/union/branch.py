@@ -1,6 +1,7 @@
 """Some files and directories of a file system, as one of their own."""
 
 import io
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,11 +12,14 @@ from layerstore.union.inode import Inode
 from layerstore.union.node import Node
 from layerstore.union.resolution import resolve
 
+_RIGHTS = stat.S_ISUID | stat.S_ISGID
+
 
 class Branch(FileSystem):
     """What stands at some paths of another file system, each under a name in a root of its own.
 
-    With ``as_root`` everything seems to be root's.
+    With ``as_root`` everything seems to be root's, and gives no rights: set-uid and set-gid bits and capabilities were
+    those of the owner that it had.
     """
 
     def __init__(self, files: FileSystem, paths: Mapping[bytes, bytes], *, as_root: bool = False) -> None:
@@ -42,7 +46,10 @@ class Branch(FileSystem):
         if inode is self._root:
             return Node(b"", EntryKind.DIRECTORY, 0o755, 0, 0, 0, 0, b"", (0, 0), {}, 1, (-1, 0), None, None, None)
         node = replace(self._files.node(self._place(path), inode), path=path)
-        return replace(node, uid=0, gid=0) if self._as_root else node
+        if not self._as_root:
+            return node
+        xattrs = {name: value for name, value in node.xattrs.items() if not name.startswith(b"security.")}
+        return replace(node, uid=0, gid=0, mode=node.mode & ~_RIGHTS, xattrs=xattrs)
 
     def open_node(self, node: Node) -> io.BufferedReader:
         """The contents of a regular file."""

@@ -153,3 +153,27 @@ def test_a_deep_tree(output: Run, document: Run, path: Path, shop: str) -> None:
 def test_json_is_json(run: Run, shop: str) -> None:
     failed = run("cp", "shop:1.0:/missing", ".", "--json")
     assert json.loads(failed.stderr)["error"]["code"] == "not-found"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_rights_of_others_do_not_become_ours(output: Run, path: Path, tmp_path: Path) -> None:
+    """A set-uid program of one user must not become one of root by being copied."""
+    (tmp_path / "tree").mkdir()
+    program = tmp_path / "tree/program"
+    program.write_text("x")
+    os.chown(program, 1000, 1000)
+    program.chmod(0o6755)
+    os.setxattr(program, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    output("push", "tree", "--tag", "tree:1")
+    output("cp", "tree:1:/program", "plain")
+    output("cp", "--archive", "tree:1:/program", "kept")
+    status, kept = (tmp_path / "plain").stat(), (tmp_path / "kept").stat()
+    assert (status.st_uid, status.st_mode & 0o7777, os.listxattr(tmp_path / "plain")) == (0, 0o755, [])
+    assert (kept.st_uid, kept.st_mode & 0o7777) == (1000, 0o6755)
+    output("container", "create", "tree:1", "--name", "web")
+    output("cp", "tree/program", "container:web:/plain")
+    output("cp", "--archive", "tree/program", "container:web:/kept")
+    with Store.open(path, read_only=True) as store, store.containers["web"] as container:
+        plain, archived = container.stat("/plain"), container.stat("/kept")
+    assert (plain.uid, plain.mode) == (0, 0o755)
+    assert (archived.uid, archived.mode) == (1000, 0o6755)
