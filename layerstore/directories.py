@@ -9,7 +9,12 @@ import secrets
 from types import TracebackType
 from typing import Self
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How each step is opened."""
+NAME_LENGTH_MAX = 255
+PATH_LENGTH_MAX = 4095
+"""PATH_MAX of Linux without the zero at its end: what is deeper can be made step by step, and then not be used."""
+
 _HELD_MAX = 32
 """How many levels stay open at once. What lies deeper is walked to again from there."""
 
@@ -19,7 +24,7 @@ def remove_tree(parent: int, name: bytes) -> None:
 
     What lies deep comes up first: every directory is moved to the uppermost one, under a name of chance.
     """
-    top = os.open(name, _DIRECTORY, dir_fd=parent)
+    top = os.open(name, OPEN_DIRECTORY, dir_fd=parent)
     try:
         waiting = _empty(top, b".")
         while waiting:
@@ -35,7 +40,7 @@ def remove_tree(parent: int, name: bytes) -> None:
 
 def _empty(parent: int, name: bytes) -> list[bytes]:
     """Unlink all in a directory but the directories in it, which are returned."""
-    directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    directory = os.open(name, OPEN_DIRECTORY, dir_fd=parent)
     try:
         with os.scandir(directory) as found:
             entries = [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
@@ -69,7 +74,7 @@ class Directories:
             rest = self._opened_in_common(path.split(b"/") if path else [])
         self._path = b"\0"  # the path of nothing: should a step fail, the next call begins anew
         for step in rest:
-            descriptor = os.open(step, _DIRECTORY, dir_fd=self._current())
+            descriptor = os.open(step, OPEN_DIRECTORY, dir_fd=self._current())
             if self._deep is None and len(self._held) < _HELD_MAX:
                 self._held.append((step, descriptor))
             else:

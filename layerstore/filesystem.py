@@ -15,7 +15,6 @@ import atexit
 import hashlib
 import io
 import os
-import stat
 import threading
 import weakref
 from collections import deque
@@ -46,14 +45,6 @@ _ESCAPE = "surrogateescape"
 _UNREACHABLE = (PathNotFoundError, NotADirectoryInViewError, LinkLoopError)
 _BUFFER_SIZE = 1 << 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FORMATS = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.CHARACTER: stat.S_IFCHR,
-    EntryKind.BLOCK: stat.S_IFBLK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
 _TYPES = {EntryKind.FILE: "file", EntryKind.DIRECTORY: "directory", EntryKind.SYMLINK: "link"}
 
 
@@ -288,7 +279,7 @@ class LayerstoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
             "name": name,
             "size": seen.size,
             "type": _TYPES.get(seen.kind, "other"),
-            "mode": _FORMATS[seen.kind] | seen.mode,
+            "mode": seen.kind.file_type | seen.mode,
             "uid": seen.uid,
             "gid": seen.gid,
             "mtime": seen.mtime_ns / 1e9,

@@ -27,14 +27,6 @@ from layerstore.unpacking import UnpackReport, unpack
 
 _BLOCK_SIZE = 1 << 20
 _SHORTFALLS_SHOWN = 5
-_FORMATS = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.CHARACTER: stat.S_IFCHR,
-    EntryKind.BLOCK: stat.S_IFBLK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
 _LETTERS = {
     "f": EntryKind.FILE,
     "d": EntryKind.DIRECTORY,
@@ -306,7 +298,7 @@ def _print_long(nodes: Sequence[tuple[Node, str]]) -> None:
 def _columns(node: Node) -> tuple[str, str, str, str, str]:
     is_device = node.kind in (EntryKind.CHARACTER, EntryKind.BLOCK)
     size = "{}, {}".format(*node.device) if is_device else f"{node.size:,}"
-    mode = stat.filemode(_FORMATS.get(node.kind, 0) | node.mode)
+    mode = stat.filemode(node.kind.file_type | node.mode)
     return mode, str(node.links), f"{node.uid}:{node.gid}", size, _moment(node.mtime_ns)
 
 

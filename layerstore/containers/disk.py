@@ -10,13 +10,11 @@ from dataclasses import replace
 from layerstore.containers.linux import exchange, rename_leaving_whiteout, sync_file_system
 from layerstore.containers.spots import Spot
 from layerstore.containers.upper import Attributes, State, UpperDirectory, is_reserved, is_whiteout, make_whiteout
-from layerstore.directories import Directories, remove_tree
+from layerstore.directories import OPEN_DIRECTORY, Directories, remove_tree
 from layerstore.errors import UnsupportedPlaceError
 from layerstore.storage.containers import ContainerFolder
 from layerstore.tar.entries import EntryKind
 from layerstore.union.node import Node
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class UpperDisk:
@@ -24,9 +22,9 @@ class UpperDisk:
 
     def __init__(self, folder: ContainerFolder, upper: UpperDirectory) -> None:
         self._upper = upper
-        self.root = os.open(folder.upper, _DIRECTORY)
+        self.root = os.open(folder.upper, OPEN_DIRECTORY)
         try:
-            self.temporary = os.open(folder.temporary, _DIRECTORY)
+            self.temporary = os.open(folder.temporary, OPEN_DIRECTORY)
         except BaseException:
             os.close(self.root)
             raise
@@ -114,7 +112,7 @@ class UpperDisk:
     def _empty(self, target: Spot) -> None:
         """Remove the whiteouts of a directory that shows nothing, so that it can be replaced."""
         self._upper.mark_opaque(self._others.open(target.folder), target.name)
-        directory = os.open(target.name, _DIRECTORY, dir_fd=self._others.open(target.folder))
+        directory = os.open(target.name, OPEN_DIRECTORY, dir_fd=self._others.open(target.folder))
         try:
             for name in os.listdir(directory):  # noqa: PTH208
                 os.unlink(name, dir_fd=directory)

@@ -26,6 +26,7 @@ from layerstore.containers.upper import (
     set_time,
 )
 from layerstore.containers.writing import LazyFile
+from layerstore.directories import PATH_LENGTH_MAX
 from layerstore.errors import InvalidInputError, InvalidOptionError, LayerstoreError
 from layerstore.os_errors import os_error
 from layerstore.storage.containers import ContainerDescription, ContainerFolder
@@ -46,7 +47,6 @@ from layerstore.union.view import View
 
 _BLOCK_SIZE = 1 << 20
 _MODES = frozenset(("rb", "wb", "xb", "ab", "r+b", "rb+", "w+b", "wb+", "x+b", "xb+", "a+b", "ab+"))
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ContainerFiles(FileSystem):
@@ -178,8 +178,7 @@ class ContainerFiles(FileSystem):
         given = path_bytes(path)
         if parents:
             self._make_parents(given)
-        with self._changing(given):
-            spot = find_spot(self._merged(), given, follow=exist_ok)
+        with self._changing(given, follow=exist_ok) as spot:
             if exist_ok and spot.child is not None and spot.child.children is not None:
                 return
             self._put_new(spot, new_attributes(EntryKind.DIRECTORY, mode))
@@ -195,7 +194,7 @@ class ContainerFiles(FileSystem):
     def symlink(self, target: FilePath, path: FilePath) -> None:
         """Make a symbolic link at ``path`` to ``target``, which is kept as written."""
         target = path_bytes(target)
-        if not target or b"\0" in target or len(target) > 4095:
+        if not target or b"\0" in target or len(target) > PATH_LENGTH_MAX:
             raise UnchangeableError(target[:200], "no link can have such a target")
         with self._changing(path) as spot:
             self._put_new(spot, replace(new_attributes(EntryKind.SYMLINK, 0o777), link_target=target))

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 from layerstore.containers.errors import UnchangeableError
 from layerstore.containers.tree import MergedInode
+from layerstore.directories import NAME_LENGTH_MAX, PATH_LENGTH_MAX
 from layerstore.tar.entries import EntryKind
 from layerstore.union.errors import LinkLoopError, NotADirectoryInViewError
 from layerstore.union.globbing import trail_path
 from layerstore.union.inode import Inode, Trail
 from layerstore.union.layer_index import join_path
 from layerstore.union.resolution import LINKS_MAX, resolve
-
-_NAME_LENGTH_MAX = 255
-_PATH_LENGTH_MAX = 4095
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,6 @@ def _spot(root: MergedInode, trail: Trail, name: bytes) -> Spot:
 
 
 def _checked(spot: Spot) -> Spot:
-    if b"\0" in spot.name or len(spot.name) > _NAME_LENGTH_MAX or len(spot.path) > _PATH_LENGTH_MAX:
+    if b"\0" in spot.name or len(spot.name) > NAME_LENGTH_MAX or len(spot.path) > PATH_LENGTH_MAX:
         raise UnchangeableError(spot.path[:200], "no file can have such a name")
     return spot

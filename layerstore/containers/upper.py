@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from layerstore.directories import PATH_LENGTH_MAX
 from layerstore.tar.entries import EntryKind
 
 _OVERRIDE = b"user.containers.override_stat"
@@ -20,15 +21,6 @@ _RESERVED = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", _OVE
 _OPAQUE_MARKS = (b"trusted.overlay.opaque",)
 _OPAQUE_MARKS_OF_USERS = (b"user.overlay.opaque", b"user.fuseoverlayfs.opaque")
 _NO_XATTRS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM, errno.EACCES))
-_FORMATS = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.CHARACTER: stat.S_IFCHR,
-    EntryKind.BLOCK: stat.S_IFBLK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
-_KINDS = {bits: kind for kind, bits in _FORMATS.items()}
 _KEPT_KINDS = {
     EntryKind.FILE: b"file",
     EntryKind.DIRECTORY: b"dir",
@@ -37,7 +29,6 @@ _KEPT_KINDS = {
     EntryKind.BLOCK: b"block",
     EntryKind.FIFO: b"pipe",
 }
-_LINK_TARGET_MAX = 4095
 _CAPABILITY = b"security.capability"
 
 
@@ -72,7 +63,7 @@ class Scanned:
 
     name: bytes
     kind: EntryKind | None
-    """None for a whiteout."""
+    """None for what hides the name: a whiteout, or a socket."""
     link_target: bytes
     is_opaque: bool
 
@@ -90,17 +81,14 @@ class UpperDirectory:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def scan(self, directory: int) -> Iterator[Scanned]:
-        """All names in an open directory but those that mean nothing to us: sockets."""
+        """All names in an open directory. A socket, which no layer has, hides what was there before, too."""
         with os.scandir(directory) as found:
             entries = [(os.fsencode(one.name), one.stat(follow_symlinks=False)) for one in found]
         for name, status in sorted(entries):
-            if is_whiteout(status):
+            kind = EntryKind.of_mode(status.st_mode)
+            if kind is None or is_whiteout(status):
                 yield Scanned(name, None, b"", is_opaque=False)
                 continue
-            if stat.S_ISSOCK(status.st_mode):  # no layer has such, and what was there before is gone
-                yield Scanned(name, None, b"", is_opaque=False)
-                continue
-            kind, override = _KINDS[stat.S_IFMT(status.st_mode)], None
             if self._owners_kept and kind is EntryKind.FILE:
                 override = self._override(directory, name)
                 kind = kind if override is None else override.kind
@@ -117,7 +105,8 @@ class UpperDirectory:
         """What stands under a name; an empty name is the directory itself."""
         path = entry_path(directory, name)
         status = os.stat(directory) if not name else os.stat(name, dir_fd=directory, follow_symlinks=False)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        kind = EntryKind.of_mode(status.st_mode)
+        assert kind is not None, "sockets are not in the tree"
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         xattrs = self._xattrs(path) if kind in (EntryKind.FILE, EntryKind.DIRECTORY) or not self._owners_kept else {}
         attributes = Attributes(
@@ -157,7 +146,7 @@ class UpperDirectory:
             return os.readlink(name, dir_fd=directory)
         descriptor = open_file(directory, name, os.O_RDONLY)
         try:
-            return os.read(descriptor, _LINK_TARGET_MAX)
+            return os.read(descriptor, PATH_LENGTH_MAX)
         finally:
             os.close(descriptor)
 
@@ -179,7 +168,7 @@ class UpperDirectory:
             finally:
                 os.close(descriptor)
         else:
-            os.mknod(name, _FORMATS[kind] | 0o600, os.makedev(*attributes.device), dir_fd=directory)
+            os.mknod(name, kind.file_type | 0o600, os.makedev(*attributes.device), dir_fd=directory)
         self.set_attributes(directory, name, attributes)
 
     def set_attributes(self, directory: int, name: bytes, attributes: Attributes) -> None:

@@ -31,14 +31,6 @@ _LISTINGS_KEPT = 8
 _IO_SIZE = 1 << 17
 _HIDDEN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 """Orders to an overlayfs above, such as to look elsewhere for a file: no image is to give any."""
-_FORMATS = {
-    EntryKind.FILE: stat.S_IFREG,
-    EntryKind.DIRECTORY: stat.S_IFDIR,
-    EntryKind.SYMLINK: stat.S_IFLNK,
-    EntryKind.CHARACTER: stat.S_IFCHR,
-    EntryKind.BLOCK: stat.S_IFBLK,
-    EntryKind.FIFO: stat.S_IFIFO,
-}
 
 Attributes = tuple[int, ...]
 """As in ``struct fuse_attr``: number, size, blocks, three times in seconds, their nanoseconds, mode, links, …"""
@@ -255,7 +247,7 @@ def _attributes(number: int, inode: Inode) -> Attributes:
         nanoseconds,
         nanoseconds,
         nanoseconds,
-        _FORMATS[kind] | entry.mode & 0o7777,
+        kind.file_type | entry.mode & 0o7777,
         links,
         entry.uid if 0 <= entry.uid <= _ID_MAX else _NOBODY,
         entry.gid if 0 <= entry.gid <= _ID_MAX else _NOBODY,

@@ -4,6 +4,7 @@ Contents pass by as lengths only. Names are kept as the bytes they are, be they 
 ``..``: what to make of them is the business of those who resolve paths.
 """
 
+import stat
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -37,6 +38,26 @@ class EntryKind(IntEnum):
     FIFO = 6
     OTHER = 7
 
+    @property
+    def file_type(self) -> int:
+        """The file type in a mode (``stat.S_IFREG``, …); 0 for what is no file of a system."""
+        return _FILE_TYPES.get(self, 0)
+
+    @classmethod
+    def of_mode(cls, mode: int) -> "EntryKind | None":
+        """The kind of a file from its mode; None for a socket, which no tar has."""
+        return _KINDS_BY_TYPE.get(stat.S_IFMT(mode))
+
+
+_FILE_TYPES = {
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.CHARACTER: stat.S_IFCHR,
+    EntryKind.BLOCK: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
+}
+_KINDS_BY_TYPE = {bits: kind for kind, bits in _FILE_TYPES.items()}
 
 _KINDS = {
     0: EntryKind.FILE,

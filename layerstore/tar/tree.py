@@ -23,14 +23,6 @@ from layerstore.tar.writer import END_MARK, EntryHead, file_blocks, reblock
 # The host's policy sets it anew on every machine.
 _IGNORED_XATTRS = frozenset((b"security.selinux",))
 _NO_XATTRS_ERRORS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM))
-_KINDS = {
-    stat.S_IFREG: EntryKind.FILE,
-    stat.S_IFLNK: EntryKind.SYMLINK,
-    stat.S_IFCHR: EntryKind.CHARACTER,
-    stat.S_IFBLK: EntryKind.BLOCK,
-    stat.S_IFDIR: EntryKind.DIRECTORY,
-    stat.S_IFIFO: EntryKind.FIFO,
-}
 
 
 def tree_blocks(
@@ -70,7 +62,7 @@ class _Node:
 def _tar(base: bytes, mtime_max: int | None, on_skipped: Callable[[bytes], None] | None) -> Iterator[bytes]:
     links: dict[tuple[int, int], tuple[bytes, int]] = {}
     for node in _walk(base):
-        kind = _KINDS.get(stat.S_IFMT(node.status.st_mode))
+        kind = EntryKind.of_mode(node.status.st_mode)
         if kind is None:
             if on_skipped is not None:
                 on_skipped(node.name)

@@ -6,7 +6,6 @@ write, and everything but utimensat(2) itself may touch the time.
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,15 +93,6 @@ class Attributes:
             else:
                 self.tally.xattrs_not_set += 1
                 self.tally.note(node.path, f"xattr {name.decode('utf-8', 'backslashreplace')}")
-
-
-def kind_bits(kind: EntryKind) -> int:
-    """The file type in a mode, for mknod(2)."""
-    return {
-        EntryKind.CHARACTER: stat.S_IFCHR,
-        EntryKind.BLOCK: stat.S_IFBLK,
-        EntryKind.FIFO: stat.S_IFIFO,
-    }[kind]
 
 
 def rootless_owner(uid: int, gid: int) -> bytes:

@@ -6,13 +6,11 @@ It is checked again all the same: whatever a layer says, a name is one step down
 
 from collections.abc import Iterable
 
+from layerstore.directories import NAME_LENGTH_MAX, PATH_LENGTH_MAX
 from layerstore.errors import InvalidInputError
 from layerstore.tar.entries import EntryKind
 from layerstore.union.node import Node
 
-_NAME_LENGTH_MAX = 255
-_PATH_LENGTH_MAX = 4095
-"""PATH_MAX of Linux without the zero at its end: what is deeper could be made step by step, and then not be used."""
 _SIZE_MAX = 2**63 - 1
 _ID_MAX = 2**32 - 2
 """The greatest user or group; the number after it means "leave it as it is" in chown(2)."""
@@ -48,7 +46,7 @@ def check_attributes(node: Node) -> None:
         if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):
             raise _refused(node, f"is device {major}:{minor}, which there is not")
     if node.is_symlink and (
-        not node.link_target or b"\0" in node.link_target or len(node.link_target) > _PATH_LENGTH_MAX
+        not node.link_target or b"\0" in node.link_target or len(node.link_target) > PATH_LENGTH_MAX
     ):
         raise _refused(node, "is a symbolic link to what is no path")
     if any(not name or b"\0" in name for name in node.xattrs):
@@ -63,9 +61,9 @@ def shown(path: bytes) -> str:
 def _check_name(node: Node, name: bytes) -> None:
     if name in (b"", b".", b"..") or b"\0" in name or node.path.startswith(b"/"):
         raise _refused(node, "has no name that a file can have")
-    if len(name) > _NAME_LENGTH_MAX or len(node.path) > _PATH_LENGTH_MAX:
+    if len(name) > NAME_LENGTH_MAX or len(node.path) > PATH_LENGTH_MAX:
         raise _refused(
-            node, f"has a name of more than {_NAME_LENGTH_MAX} bytes, or a path of more than {_PATH_LENGTH_MAX}"
+            node, f"has a name of more than {NAME_LENGTH_MAX} bytes, or a path of more than {PATH_LENGTH_MAX}"
         )
 
 

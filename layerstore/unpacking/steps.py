@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
-from layerstore.directories import Directories
+from layerstore.directories import OPEN_DIRECTORY, Directories
 from layerstore.progress import OnProgress, Progress, Throttle
 from layerstore.union.file_system import FileSystem
 from layerstore.union.node import Node
-from layerstore.unpacking.attributes import DEVICES, Attributes, kind_bits
+from layerstore.unpacking.attributes import DEVICES, Attributes
 from layerstore.unpacking.contents import NEW_FILE, ContentWriter, batches
 from layerstore.unpacking.failures import translated
 from layerstore.unpacking.report import Tally
@@ -22,7 +22,6 @@ from layerstore.unpacking.reuse import Reuse
 
 _LARGE_SIZE_MIN = 128 << 10
 _LARGE_THREADS_MAX = 3
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Unpacking:
@@ -112,7 +111,7 @@ class Unpacking:
         if self._rootless and node.kind in DEVICES:
             self._make_placeholder(node, folder, name)
         else:
-            os.mknod(name, kind_bits(node.kind) | 0o600, os.makedev(*node.device), dir_fd=folder)
+            os.mknod(name, node.kind.file_type | 0o600, os.makedev(*node.device), dir_fd=folder)
             self._attributes.set_named(folder, name, node)
         self.tally.devices += 1
 
@@ -133,7 +132,7 @@ class Unpacking:
         self.tally.links += 1
 
     def _finish_directory(self, node: Node, folder: int, name: bytes) -> None:
-        descriptor = os.open(name, _OPEN_DIRECTORY, dir_fd=folder)
+        descriptor = os.open(name, OPEN_DIRECTORY, dir_fd=folder)
         try:
             self._attributes.set_open(descriptor, node)
         finally:
