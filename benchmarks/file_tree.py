@@ -1,8 +1,11 @@
 """A deterministic image of many small files in some layers, and one large file: what file systems are measured on."""
 
+import argparse
 import os
 import random
 from pathlib import Path
+
+from benchmarks.corpus import WORK
 
 WORDS = [f"{word}{number}" for word in ("alpha", "beta", "gamma", "delta", "omega") for number in range(200)]
 FILE_SIZE_MEAN = 4_000
@@ -10,6 +13,14 @@ FILES_PER_DIRECTORY = 20
 LAYERS = 4
 LARGE_FILE = "large/data"
 _MTIME = 1_700_000_000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the programs that measure on such an image."""
+    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="where everything is made (%(default)s)")
+    parser.add_argument("--files", type=int, default=20_000, metavar="N", help="small files (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--output-json", type=Path, metavar="FILE", help="write the figures to this file, too")
 
 
 def write_layers(root: Path, files: int, large_size: int, seed: int = 1) -> list[Path]:

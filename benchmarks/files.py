@@ -10,16 +10,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from benchmarks.console import BenchmarkError, tell
-from benchmarks.corpus import WORK
-from benchmarks.file_tree import write_layers
+from benchmarks.file_tree import add_options, write_layers
 from benchmarks.report import write_document
+from benchmarks.speed import measure
 from layerstore import Image, OCILayout, Store, View, copy, unpack
 
 TAG = "tree:1"
@@ -145,9 +144,7 @@ def _walk(view: View) -> None:
 
 
 def _milliseconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return (time.perf_counter() - started) * 1000
+    return measure(work).wall * 1000
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,12 +153,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="where everything is made (%(default)s)")
-    parser.add_argument("--files", type=int, default=20_000, metavar="N", help="small files (%(default)s)")
+    add_options(parser)
     parser.add_argument("--oci", type=Path, metavar="DIR", help="measure an image of this OCI layout instead")
     parser.add_argument("--image", metavar="REFERENCE", help="which image of the layout")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (%(default)s)")
-    parser.add_argument("--output-json", type=Path, metavar="FILE", help="write the figures to this file, too")
     return parser
 
 

@@ -12,7 +12,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.console import BenchmarkError, megabytes, tell
-from benchmarks.corpus import WORK
-from benchmarks.file_tree import LARGE_FILE, write_layers, write_text
+from benchmarks.file_tree import LARGE_FILE, add_options, write_layers, write_text
 from benchmarks.report import write_document
+from benchmarks.speed import measure
 from layerstore import Container, Image, Store
 
 CONTAINERS = 8
@@ -193,9 +192,7 @@ def _read(path: Path) -> None:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    return measure(work).wall
 
 
 def _drop_caches() -> None:
@@ -238,12 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="where everything is made (%(default)s)")
-    parser.add_argument("--files", type=int, default=20_000, metavar="N", help="small files (%(default)s)")
+    add_options(parser)
     parser.add_argument("--large", type=int, default=500, metavar="MB", help="the large file (%(default)s)")
     parser.add_argument("--large-commit", type=int, default=1000, metavar="MB", help="the committed file (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (%(default)s)")
-    parser.add_argument("--output-json", type=Path, metavar="FILE", help="write the figures to this file, too")
     return parser
 
 

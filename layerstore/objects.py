@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, overload
@@ -403,8 +404,10 @@ class Container(ContainerFiles):
         """
         self._store.check_writable()
         diff_ids, sizes = [], {}
-        if next(self.changed(), None) is not None:
-            with open_source(change_blocks(self), f"container {self.name}") as source:
+        changes = self.changed()
+        first = next(changes, None)
+        if first is not None:
+            with open_source(change_blocks(self, chain([first], changes)), f"container {self.name}") as source:
                 holder = Holder(self._store.session.name, False)
                 pushed = push(self._store, source, holder=holder, decode_mode=Decode.NEVER, on_progress=on_progress)
             diff_ids, sizes = [pushed.diff_id], {pushed.diff_id: pushed.size}

@@ -2,12 +2,11 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from layerstore.containers.files import ContainerFiles
-from layerstore.errors import InvalidInputError, LayerstoreError
-from layerstore.os_errors import os_error
+from layerstore.errors import InvalidInputError
+from layerstore.os_errors import translate_os_errors
 from layerstore.tar.entries import EntryKind
 from layerstore.union.errors import PathNotFoundError
 from layerstore.union.file_system import FilePath, path_bytes
@@ -54,13 +53,11 @@ def _add(container: ContainerFiles, place: bytes, path: bytes, status: os.stat_r
         if old is None or not old.is_dir:
             container.mkdir(path)
         return
-    if old is not None and not old.is_file:
+    if old is not None and not (old.is_file and stat.S_ISREG(status.st_mode)):
         container.unlink(path)  # a directory refuses, and a link must not be followed
     if stat.S_ISREG(status.st_mode):
         _add_contents(container, place, path)
     elif stat.S_ISLNK(status.st_mode):
-        if old is not None and old.is_file:
-            container.unlink(path)
         with _reading(place):
             target = os.readlink(place)  # noqa: PTH115
         container.symlink(target, path)
@@ -104,12 +101,6 @@ def _there(container: ContainerFiles, path: bytes) -> Node | None:
         return None
 
 
-@contextmanager
-def _reading(place: bytes) -> Iterator[None]:
+def _reading(place: bytes) -> AbstractContextManager[None]:
     """Raise our errors for the system's about the source."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, LayerstoreError):
-            raise
-        raise os_error(error, f"cannot read {os.fsdecode(place)}", on_full_disk="Free space on the disk") from error
+    return translate_os_errors(f"cannot read {os.fsdecode(place)}")

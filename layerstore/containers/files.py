@@ -9,7 +9,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -27,8 +27,8 @@ from layerstore.containers.upper import (
 )
 from layerstore.containers.writing import LazyFile
 from layerstore.directories import PATH_LENGTH_MAX
-from layerstore.errors import InvalidInputError, InvalidOptionError, LayerstoreError
-from layerstore.os_errors import os_error
+from layerstore.errors import InvalidInputError, InvalidOptionError
+from layerstore.os_errors import translate_os_errors
 from layerstore.storage.containers import ContainerDescription, ContainerFolder
 from layerstore.storage.locks import FileLock
 from layerstore.tar.entries import EntryKind
@@ -577,15 +577,6 @@ def _regions(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             yield start, position - start
 
 
-@contextmanager
-def _translated(path: bytes) -> Iterator[None]:
+def _translated(path: bytes) -> AbstractContextManager[None]:
     """Raise our errors for the system's."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, LayerstoreError):
-            raise
-        shown = path.decode(errors="backslashreplace").lstrip("/")
-        raise os_error(
-            error, f"/{shown} of the container", on_full_disk="Free space on the disk, then try again"
-        ) from error
+    return translate_os_errors(f"/{path.decode(errors='backslashreplace').lstrip('/')} of the container")

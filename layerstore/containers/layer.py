@@ -1,12 +1,13 @@
 """The changes of a container as a layer (OCI image specification, layer.md, "Representing Changes")."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from layerstore.containers.files import ContainerFiles
 from layerstore.errors import InvalidInputError
 from layerstore.tar.entries import EntryKind
 from layerstore.tar.writer import END_MARK, EntryHead, file_blocks, reblock
+from layerstore.union.changes import Change
 from layerstore.union.layer_index import join_path
 from layerstore.union.node import Node
 
@@ -15,19 +16,19 @@ _BLOCK_SIZE = 1 << 20
 _NANOSECONDS = 10**9
 
 
-def change_blocks(container: ContainerFiles) -> Iterator[bytes]:
-    """The tar of what a container has changed, in blocks; the same changes give the same bytes.
+def change_blocks(container: ContainerFiles, changes: Iterable[Change]) -> Iterator[bytes]:
+    """The tar of the changes of a container, in blocks; the same changes give the same bytes.
 
     Everything that is hidden has a whiteout of its own, as the specification recommends: no directory is opaque. Times
     are cut to seconds. Raises `InvalidInputError` if a name begins like a whiteout's, or a file changes meanwhile.
     """
-    return reblock(_entries(container), _BLOCK_SIZE)
+    return reblock(_entries(container, changes), _BLOCK_SIZE)
 
 
-def _entries(container: ContainerFiles) -> Iterator[bytes]:
+def _entries(container: ContainerFiles, changes: Iterable[Change]) -> Iterator[bytes]:
     first_names: dict[tuple[int, int], bytes] = {}
     hidden = b""
-    for change in container.changed():
+    for change in changes:
         folder, _, name = change.path.rpartition(b"/")
         if name.startswith(_WHITEOUT):
             raise InvalidInputError(f"/{os.fsdecode(change.path)} cannot be part of a layer: its name is a whiteout's")

@@ -1,15 +1,15 @@
-"""What is mounted in this mount namespace: /proc/self/mountinfo (proc(5))."""
+"""What is mounted in this mount namespace, and what of it is ours."""
 
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerstore.storage.mount_table import MOUNT_TABLE, mount_fields
+
 FUSE_KIND = "fuse.layerstore"
 OVERLAY_SOURCE = "layerstore"
 FUSE_OVERLAY_KIND = "fuse.fuse-overlayfs"
-_TABLE = Path("/proc/self/mountinfo")
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class MountEntry:
 
 def read_mounts() -> list[MountEntry]:
     """All mounts of this process's namespace, later ones over earlier ones."""
-    return [_parse(line) for line in _TABLE.read_bytes().split(b"\n") if line]
+    return [MountEntry(*fields) for fields in mount_fields(MOUNT_TABLE.read_bytes())]
 
 
 def mount_at(target: Path) -> MountEntry | None:
@@ -73,22 +73,4 @@ def resolved(target: Path) -> Path:
 
 def open_table() -> int:
     """A descriptor of the table; poll(2) reports POLLPRI and POLLERR when it has changed."""
-    return os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _parse(line: bytes) -> MountEntry:
-    left, _, right = line.partition(b" - ")
-    fields = left.split(b" ")
-    kind, source, options = [*right.split(b" "), b"", b""][:3]
-    return MountEntry(
-        fields[2].decode(),
-        _unescaped(fields[3]),
-        Path(os.fsdecode(_unescaped(fields[4]))),
-        os.fsdecode(kind),
-        os.fsdecode(_unescaped(source)),
-        _unescaped(options),
-    )
-
-
-def _unescaped(field: bytes) -> bytes:
-    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), field)
+    return os.open(MOUNT_TABLE, os.O_RDONLY | os.O_CLOEXEC)

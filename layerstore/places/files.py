@@ -1,4 +1,4 @@
-"""Files of places: opened without being led astray, written in one step, and the system's errors as ours."""
+"""Files of places: opened without being led astray, written in one step."""
 
 import errno
 import fcntl
@@ -13,7 +13,6 @@ from layerstore.errors import (
     BlobNotFoundError,
     InvalidInputError,
 )
-from layerstore.os_errors import os_error
 
 BLOCK_SIZE = 1 << 20
 
@@ -23,15 +22,6 @@ TEMPORARY_PREFIX = ".layerstore-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a FIFO would wait for a writer that never comes.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@contextmanager
-def translate_os_errors(what: str) -> Iterator[None]:
-    """Raise our errors for the operating system's; ``what`` says what was tried."""
-    try:
-        yield
-    except OSError as error:
-        raise os_error(error, what, on_full_disk="Free space on the disk, then try again") from error
 
 
 @contextmanager

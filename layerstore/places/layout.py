@@ -11,6 +11,7 @@ from pathlib import Path
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, ConflictError, InvalidInputError
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor
+from layerstore.os_errors import translate_os_errors
 from layerstore.places.content import verified_document
 from layerstore.places.files import (
     TEMPORARY_PREFIX,
@@ -23,7 +24,6 @@ from layerstore.places.files import (
     replace_within,
     spool,
     temporary_within,
-    translate_os_errors,
 )
 from layerstore.places.index_file import (
     BLOBS_NAME,

@@ -23,7 +23,8 @@ from layerstore.oci import media_types
 from layerstore.oci.closure import Blob, Closure
 from layerstore.oci.config import parse_config
 from layerstore.oci.documents import Descriptor, Index, Manifest, parse_index, parse_manifest, serialize
-from layerstore.places.files import file_blocks, translate_os_errors, write_all
+from layerstore.os_errors import translate_os_errors
+from layerstore.places.files import file_blocks, write_all
 from layerstore.places.place import LayoutFiles, Root, Source
 from layerstore.places.transfer import transfer
 from layerstore.progress import OnProgress

@@ -16,7 +16,8 @@ from typing import IO, cast
 
 from layerstore.decoding import decode, detect
 from layerstore.errors import BlobNotFoundError, InvalidInputError, OversizedError, UndecodableError
-from layerstore.places.files import file_blocks, translate_os_errors, write_all
+from layerstore.os_errors import translate_os_errors
+from layerstore.places.files import file_blocks, write_all
 
 MEMBERS_MAX = 250_000
 """Members of one archive."""

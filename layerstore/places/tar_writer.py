@@ -10,14 +10,8 @@ from pathlib import Path
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError
 from layerstore.oci.documents import Descriptor, Index
-from layerstore.places.files import (
-    names_in_directory,
-    opened_directory,
-    remove_leftovers,
-    temporary_within,
-    translate_os_errors,
-    write_all,
-)
+from layerstore.os_errors import translate_os_errors
+from layerstore.places.files import names_in_directory, opened_directory, remove_leftovers, temporary_within, write_all
 from layerstore.places.index_file import (
     BLOBS_NAME,
     INDEX_NAME,

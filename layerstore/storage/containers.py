@@ -70,15 +70,13 @@ class ContainerFolder:
 
     def read(self) -> ContainerDescription:
         """What it stands on. Raises `ContainerNotFoundError`."""
-        try:
-            with translate_os_errors(f"cannot read container {self.name}"):
+        with translate_os_errors(f"cannot read container {self.name}"):
+            try:
                 return ContainerDescription.model_validate_json((self.path / _DESCRIPTION).read_bytes())
-        except ValidationError:
-            raise StorageError(f"{self.path / _DESCRIPTION} is damaged; the changes are in {self.upper}") from None
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError):
                 raise _absent(self.name) from None
-            raise
+            except ValidationError:
+                raise StorageError(f"{self.path / _DESCRIPTION} is damaged; the changes are in {self.upper}") from None
 
     def read_documents(self) -> tuple[bytes, bytes]:
         """The exact manifest and config of the image that it was made of."""

@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +21,8 @@ from layerstore.errors import (
     UpgradeNeededError,
 )
 from layerstore.os_errors import os_error as _os_error
+from layerstore.os_errors import translate_os_errors as _translate_os_errors
+from layerstore.storage.mount_table import MOUNT_TABLE, mount_fields
 
 FORMAT_VERSION = 2
 """What this version writes, and the newest that it reads (FORMAT.md, "Versions")."""
@@ -54,18 +54,17 @@ class StoreConfig(BaseModel):
     """How many bytes of encodings that were made again are kept for the next who asks for them."""
 
 
-@contextmanager
-def translate_os_errors(what: str) -> Iterator[None]:
+_ON_FULL_DISK = "Free space on the disk or run `layerstore gc`, then try again"
+
+
+def translate_os_errors(what: str) -> AbstractContextManager[None]:
     """Raise our errors for the operating system's; ``what`` says what was tried."""
-    try:
-        yield
-    except OSError as error:
-        raise os_error(error, what) from error
+    return _translate_os_errors(what, on_full_disk=_ON_FULL_DISK)
 
 
 def os_error(error: OSError, what: str) -> LayerstoreError:
     """Our error for one of the operating system."""
-    return _os_error(error, what, on_full_disk="Free space on the disk or run `layerstore gc`, then try again")
+    return _os_error(error, what, on_full_disk=_ON_FULL_DISK)
 
 
 class Layout:
@@ -182,24 +181,18 @@ def refuse_network_file_system(path: Path) -> None:
         )
 
 
-def _file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+def _file_system_of(path: Path, mounts: Path = MOUNT_TABLE) -> str | None:
     """The type of the file system that holds ``path``; None where the system has no mountinfo."""
     try:
-        lines = mounts.read_bytes().split(b"\n")
+        table = mounts.read_bytes()
     except OSError:
         return None
     resolved = path.resolve()
     best: tuple[int, str | None] = (-1, None)
-    for line in lines:
-        left, _, right = line.partition(b" - ")
-        fields = left.split(b" ")
-        if len(fields) < 5 or not right:
-            continue
-        unescaped = re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), fields[4])
-        mount_point = Path(os.fsdecode(unescaped))
+    for _, _, mount_point, kind, _, _ in mount_fields(table):
         # `>=`: of two mounts on the same directory, the later line is the one on top.
         if resolved.is_relative_to(mount_point) and len(mount_point.parts) >= best[0]:
-            best = (len(mount_point.parts), os.fsdecode(right.split(b" ")[0]))
+            best = (len(mount_point.parts), kind)
     return best[1]
 
 

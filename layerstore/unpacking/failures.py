@@ -3,7 +3,7 @@
 import errno
 
 from layerstore.errors import LayerstoreError, StorageError
-from layerstore.places.files import translate_os_errors
+from layerstore.os_errors import os_error
 from layerstore.unpacking.checks import shown
 
 _NEEDS_RIGHTS = frozenset((errno.EPERM, errno.EACCES))
@@ -14,8 +14,4 @@ def translated(error: OSError, path: bytes) -> LayerstoreError:
     what = f"cannot write /{shown(path)}"
     if error.errno in _NEEDS_RIGHTS:
         return StorageError(f"{what}: {error.strerror}. Rootless unpacking does without root's rights")
-    try:
-        with translate_os_errors(what):
-            raise error
-    except LayerstoreError as ours:
-        return ours
+    return os_error(error, what)

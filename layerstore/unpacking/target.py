@@ -8,7 +8,8 @@ from pathlib import Path
 
 from layerstore.directories import Directories
 from layerstore.errors import ConflictError, NotFoundError
-from layerstore.places.files import names_in_directory, opened_directory, translate_os_errors
+from layerstore.os_errors import translate_os_errors
+from layerstore.places.files import names_in_directory, opened_directory
 from layerstore.union.node import Node
 
 _PRIVATE = 0o700

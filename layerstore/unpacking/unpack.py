@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from layerstore.errors import InvalidOptionError
-from layerstore.places.files import opened_directory, translate_os_errors
+from layerstore.os_errors import translate_os_errors
+from layerstore.places.files import opened_directory
 from layerstore.progress import OnProgress
 from layerstore.union.file_system import FileSystem
 from layerstore.unpacking.checks import check_attributes, check_nodes

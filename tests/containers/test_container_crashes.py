@@ -1,19 +1,19 @@
 """SIGKILL at every step of a change, and of making and removing a container."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import container_crashes
 import pytest
 from container_crashes import OPERATIONS
 from container_samples import Picture, changed, check_commit, everything, left_over, picture
+from fork_server import ForkServer
 
 from layerstore import Container, Image, Store
 from layerstore.errors import ContainerInUseError
@@ -23,45 +23,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the image
 TESTS = Path(__file__).resolve().parents[1]
 
 
-class Children:
-    """Forks of a process that has imported everything (tests/crash/crash_server.py)."""
-
-    def __init__(self) -> None:
-        folders = [TESTS / name for name in ("containers", "unpacking", "union")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
-        self._process = subprocess.Popen(
-            [sys.executable, str(TESTS / "crash" / "crash_server.py"), "container_crashes"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def start(self, name: str, *arguments: object) -> int:
-        """Start a function of `container_crashes`; the child's process id."""
-        request = {"module": "container_crashes", "name": name, "arguments": arguments}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request, default=str) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def wait(self) -> bool:
-        """Whether the child came to its end. Otherwise it was killed, as was meant."""
-        status = self._read()
-        assert status in (0, -signal.SIGKILL), f"the child ended with {status}"
-        return status == 0
-
-    def close(self) -> None:
-        self._process.communicate()
-
-    def _read(self) -> int:
-        assert self._process.stdout is not None
-        return int(self._process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
-def children() -> Iterator[Children]:
-    running = Children()
+def children() -> Iterator[ForkServer]:
+    running = ForkServer(["container_crashes"], [TESTS / name for name in ("containers", "unpacking", "union")])
     yield running
     running.close()
 
@@ -89,7 +53,7 @@ def real_changes(container: Container) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_killed_change_leaves_the_old_state_or_the_new(
-    kept_store: Store, image: Image, children: Children, operation: str
+    kept_store: Store, image: Image, children: ForkServer, operation: str
 ) -> None:
     with image.container() as container:
         OPERATIONS[operation].before(container)
@@ -102,7 +66,7 @@ def test_a_killed_change_leaves_the_old_state_or_the_new(
     while not ended:
         at += 1
         name = f"{operation.replace(' ', '-').replace(',', '')}-{at}"
-        children.start("kill_in_change", kept_store.path, name, operation, at)
+        children.start(container_crashes.kill_in_change, kept_store.path, name, operation, at)
         ended = children.wait()
         with kept_store.containers[name] as container:
             state = (plain(picture(container)), real_changes(container))
@@ -129,7 +93,7 @@ def leases_without_end(store: Store) -> int:
 
 @pytest.mark.parametrize("doing", ["create", "remove"])
 def test_a_killed_making_or_removal_leaves_a_container_or_none(
-    memory: Path, children: Children, crash_thorough: bool, doing: str
+    memory: Path, children: ForkServer, crash_thorough: bool, doing: str
 ) -> None:
     """Making one has many steps: without ``--crash-thorough`` every third."""
     origin = memory / doing
@@ -145,7 +109,7 @@ def test_a_killed_making_or_removal_leaves_a_container_or_none(
         at += 1 if crash_thorough or doing == "remove" else 3
         path = memory / f"{doing}-{at}"
         subprocess.run(["cp", "-a", origin, path], check=True)
-        children.start("kill_in_life", path, doing, at)
+        children.start(container_crashes.kill_in_life, path, doing, at)
         ended = children.wait()
         with Store.open(path) as store:
             store.delete_image("shop:1", ttl=0)
@@ -176,12 +140,12 @@ def check_whole(store: Store, container: Container, shown: Picture) -> None:
 
 
 def test_a_container_that_another_process_changes(
-    kept_store: Store, image: Image, children: Children, tmp_path: Path
+    kept_store: Store, image: Image, children: ForkServer, tmp_path: Path
 ) -> None:
     """It is refused to all others until that process ends, however it ends."""
     container = image.container("held")
     ready = tmp_path / "ready"
-    child = children.start("hold", kept_store.path, "held", ready)
+    child = children.start(container_crashes.hold, kept_store.path, "held", ready)
     while not ready.exists():
         time.sleep(0.001)  # until the child says so
     try:
