@@ -57,8 +57,10 @@ def moment_text(moment: datetime) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """For example ``1 layer`` or ``2,000 layers``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    """For example ``1 layer``, ``2,000 layers`` or ``0 directories``."""
+    if count == 1:
+        return f"{count:,} {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:

@@ -53,7 +53,7 @@ def tree(
             click.echo(f"/{safe(path_text(top.path))}")
             for line in drawing.lines(top):
                 click.echo(line)
-    counts = count_text(drawing.directory_count, "directory").replace("directorys", "directories")
+    counts = count_text(drawing.directory_count, "directory")
     click.echo(f"\n{counts}" + ("" if directories else f", {count_text(drawing.file_count, 'file')}"))
 
 
