@@ -1,6 +1,5 @@
 """The command diff: what differs between images, layers and containers."""
 
-import base64
 import os
 from contextlib import ExitStack
 from typing import Any
@@ -9,7 +8,7 @@ import click
 
 from layerstore import ByteRange, Change
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_files
-from layerstore.cli.nodes import node_document, telling
+from layerstore.cli.nodes import node_document, path_document, telling
 from layerstore.cli.output import path_text, print_json, safe, table
 from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.settings import Settings, command
@@ -62,12 +61,12 @@ def diff(settings: Settings, old: str, new: str | None, path: str | None, platfo
 
 
 def _change_document(change: Change) -> dict[str, Any]:
-    document: dict[str, Any] = {"kind": change.kind, "path": "/" + path_text(change.path)}
-    document["old"] = None if change.old is None else node_document(change.old)
-    document["new"] = None if change.new is None else node_document(change.new)
-    if not _is_utf8(change.path):
-        document["path_base64"] = base64.b64encode(b"/" + change.path).decode()
-    return document
+    return {
+        "kind": change.kind,
+        **path_document(change.path),
+        "old": None if change.old is None else node_document(change.old),
+        "new": None if change.new is None else node_document(change.new),
+    }
 
 
 def _show_bytes(settings: Settings, ranges: list[ByteRange]) -> None:
@@ -76,11 +75,3 @@ def _show_bytes(settings: Settings, ranges: list[ByteRange]) -> None:
         return
     rows = [(f"{one.old_offset:,}", f"{one.old_size:,}", f"{one.new_offset:,}", f"{one.new_size:,}") for one in ranges]
     click.echo(table(("OLD OFFSET", "OLD BYTES", "NEW OFFSET", "NEW BYTES"), rows, right=(0, 1, 2, 3)))
-
-
-def _is_utf8(path: bytes) -> bool:
-    try:
-        path.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -22,8 +22,8 @@ NODE_FORM = (
 
 def node_document(node: Node) -> dict[str, Any]:
     """What is at a path, for JSON."""
-    document: dict[str, Any] = {
-        "path": "/" + path_text(node.path),
+    return {
+        **path_document(node.path),
         "kind": node.kind,
         "mode": f"{node.mode:04o}",
         "uid": node.uid,
@@ -36,10 +36,15 @@ def node_document(node: Node) -> dict[str, Any]:
         "xattrs": jsonable({name: base64.b64encode(value).decode() for name, value in node.xattrs.items()}),
         "layer": node.layer,
     }
+
+
+def path_document(path: bytes) -> dict[str, str]:
+    """A path for JSON, and its bytes if they are no text."""
+    document = {"path": "/" + path_text(path)}
     try:
-        node.path.decode()
+        path.decode()
     except UnicodeDecodeError:
-        document["path_base64"] = base64.b64encode(b"/" + node.path).decode()
+        document["path_base64"] = base64.b64encode(b"/" + path).decode()
     return document
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from layerstore.errors import MountUnavailableError
 from layerstore.mounting.mount_table import FUSE_KIND
 from layerstore.mounting.system_calls import MS_RDONLY, mount, unmount
+from layerstore.storage.mount_table import MOUNT_TABLE
 
 _DEVICE = Path("/dev/fuse")
 _READ_AHEAD_KIB = 2048
@@ -19,7 +20,7 @@ _READ_AHEAD_KIB = 2048
 
 def check_available() -> None:
     """Raise `MountUnavailableError`, which says what helps, where FUSE cannot be used."""
-    if not Path("/proc/self/mountinfo").exists():
+    if not MOUNT_TABLE.exists():
         raise MountUnavailableError("mounting needs Linux with /proc")
     try:
         is_device = stat.S_ISCHR(_DEVICE.stat().st_mode)
