@@ -598,6 +598,21 @@ class Tags(_NamedMapping[Digest], MutableMapping[str, Digest]):
     def __setitem__(self, tag: str, digest: str) -> None:
         image_operations.set_tag(self._store, tag, Digest(digest))
 
+    def discard(self, tag: str, digest: str) -> bool:
+        """Remove a tag if it names this image; whether it did. Nobody who sets it meanwhile loses it."""
+        try:
+            image_operations.remove_tag(self._store, tag, Digest(digest))
+        except TagNotFoundError:
+            return False
+        return True
+
+    def of_repository(self, name: str) -> dict[str, Digest]:
+        """The tags of one repository, each without its name, and the digests of their images; in bytewise order."""
+        prefix = f"{name}:"
+        with self._store.index.read() as transaction:
+            found = transaction.tags.items_with_prefix(prefix.encode())
+            return {tag.removeprefix(prefix): digest for tag, digest in found}
+
     @staticmethod
     def check(tag: str) -> None:
         """Raise `InvalidReferenceError` if ``tag`` is a text that cannot be set."""

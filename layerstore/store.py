@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -380,14 +380,17 @@ class Store:
         wanted = None if digests is None else [Digest(one) for one in digests]
         return prove_encodings(self._opened, wanted, on_progress)
 
-    def delete_image(self, image: Image | str, *, ttl: float | None = None) -> list[str]:
+    def delete_image(
+        self, image: Image | str, *, ttl: float | None = None, only_tags: Collection[str] | None = None
+    ) -> list[str]:
         """Move an image with all its tags into the trash; the tags.
 
         It stays there for ``ttl`` seconds, by default the store's ``trash_ttl``; 0 lets the next collection take it.
-        To remove one tag of several, delete it from `tags`.
+        With ``only_tags`` it loses those of them that it has, and stays where it is if it has any other, all in one
+        step. To remove one tag of several, delete it from `tags`.
         """
         seconds = self.config.trash_ttl_seconds if ttl is None else ttl
-        return image_operations.delete_image(self._opened, self._image(image).digest, seconds)
+        return image_operations.delete_image(self._opened, self._image(image).digest, seconds, only_tags)
 
     def undelete_image(self, reference: str) -> Image:
         """Bring an image back from the trash by its digest or a tag it had, with those of its tags that are free."""

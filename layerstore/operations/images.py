@@ -1,7 +1,7 @@
 """Images: put, tag, delete into the trash, bring back."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -280,14 +280,14 @@ def set_tag(store: OpenedStore, tag: str, digest: Digest) -> None:
     store.journal.sync()
 
 
-def remove_tag(store: OpenedStore, tag: str) -> None:
-    """Remove one tag; the image stays. Raises `TagNotFoundError`."""
+def remove_tag(store: OpenedStore, tag: str, only_from: Digest | None = None) -> None:
+    """Remove one tag; the image stays. Raises `TagNotFoundError`, also if it names another image than ``only_from``."""
     name = canonical_tag(tag)
 
     def change(transaction: Transaction) -> None:
         digest = transaction.tags.get(name)
-        if digest is None:
-            raise TagNotFoundError(f"the store has no tag {name}")
+        if digest is None or only_from not in (None, digest):
+            raise TagNotFoundError(f"the store has no tag {name}" + ("" if only_from is None else f" of {only_from}"))
         _remove_tag(transaction, name, digest)
         store.journal.append(transaction, [untag_event(name)])
 
@@ -315,10 +315,13 @@ def _remove_tag(transaction: Transaction, name: str, digest: Digest) -> None:
     transaction.images.put(digest, replace(image, tag_count=image.tag_count - 1))
 
 
-def delete_image(store: OpenedStore, digest: Digest, ttl_seconds: float) -> list[str]:
+def delete_image(
+    store: OpenedStore, digest: Digest, ttl_seconds: float, only_tags: Collection[str] | None = None
+) -> list[str]:
     """Move an image with all its tags into the trash; the tags. It keeps its layers until it leaves the trash.
 
-    Raises `InvalidOptionError` for a time that is negative, or over ten years.
+    With ``only_tags`` it loses those of them that it has, and stays if it has any other. Raises `InvalidOptionError`
+    for a time that is negative, or over ten years.
     """
     if not 0 <= ttl_seconds <= TTL_SECONDS_MAX:
         raise InvalidOptionError(f"the trash keeps an image for 0 to {TTL_SECONDS_MAX} seconds, not {ttl_seconds}")
@@ -326,9 +329,13 @@ def delete_image(store: OpenedStore, digest: Digest, ttl_seconds: float) -> list
     def change(transaction: Transaction) -> list[str]:
         if digest not in transaction.images:
             raise ImageNotFoundError(f"the store has no image {digest}")
-        tags = tags_of(transaction, digest)
+        has = tags_of(transaction, digest)
+        tags = has if only_tags is None else [tag for tag in has if tag in only_tags]
         for tag in tags:
             _remove_tag(transaction, tag, digest)
+        if len(tags) < len(has):
+            store.journal.append(transaction, [untag_event(tag) for tag in tags])
+            return tags
         now = time.time_ns()
         record = TrashRecord(transaction.images[digest], now, now + int(ttl_seconds * 1e9), tuple(tags))
         transaction.images.delete(digest)

@@ -1,0 +1,1 @@
+"""The server: a store as a registry, over HTTP (extra ``server``)."""

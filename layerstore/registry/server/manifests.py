@@ -1,0 +1,134 @@
+"""Manifests and indexes: get, put, delete (spec.md, "Pulling manifests", "Pushing Manifests", "Deleting Manifests")."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from layerstore.digest import Digest
+from layerstore.errors import InvalidManifestError, LayerNotFoundError
+from layerstore.oci.documents import Descriptor, Index, Manifest, parse_image
+from layerstore.oci.media_types import INDEXES, MANIFESTS, NONDISTRIBUTABLE_LAYERS
+from layerstore.registry.protocol import DIGEST_HEADER, SUBJECT_HEADER, TAG_HEADER, ErrorCode
+from layerstore.registry.server.access import Action
+from layerstore.registry.server.blobs import check_delete_enabled
+from layerstore.registry.server.problems import ProblemError, manifest_unknown
+from layerstore.registry.server.registry import Registry, registry_of
+from layerstore.registry.server.requests import check_tag, is_unchanged, reference_of, repository_of
+from layerstore.registry.server.streaming import body_of, in_thread
+
+_TAGS_MAX = 100
+
+
+def get_manifest(request: Request) -> Response:
+    """GET and HEAD of a manifest by tag or digest."""
+    registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
+    registry.access.authorize(request, repository, Action.READ)
+    digest = registry.repositories.resolve(repository, reference)
+    found = None if digest is None else registry.repositories.manifest(digest)
+    if digest is None or found is None:
+        raise manifest_unknown(reference)
+    data, media_type = found
+    entity_tag = f'"{digest}"'
+    headers = {DIGEST_HEADER: digest, "ETag": entity_tag, "X-Content-Type-Options": "nosniff"}
+    if is_unchanged(request, entity_tag):
+        return Response(status_code=304, headers=headers)
+    headers |= {"Content-Type": media_type, "Content-Length": str(len(data))}
+    return Response(b"" if request.method == "HEAD" else data, headers=headers)
+
+
+async def put_manifest(request: Request) -> Response:
+    """PUT of a manifest whose blobs, and manifests, are in the repository."""
+    registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
+    await in_thread(registry.access.authorize, request, repository, Action.WRITE)
+    data = await body_of(request, registry.settings.manifest_size_max)
+    tags = _tags_of(request, reference)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    return await in_thread(_put, registry, repository, reference, data, media_type, tags)
+
+
+def delete_manifest(request: Request) -> Response:
+    """DELETE of a tag, or of a manifest with all its tags."""
+    registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
+    registry.access.authorize(request, repository, Action.DELETE)
+    check_delete_enabled(registry)
+    repositories = registry.repositories
+    digest = repositories.resolve(repository, reference)
+    if digest is None or repositories.manifest(digest) is None:
+        raise manifest_unknown(reference)
+    if not isinstance(reference, Digest):
+        # Who moves the tag meanwhile does not lose it.
+        repositories.links.add_manifest(repository, digest)
+        registry.store.tags.discard(f"{repository}:{reference}", digest)
+        return Response(status_code=202)
+    users = repositories.users_of(repository, digest)
+    if users:
+        raise ProblemError(405, ErrorCode.UNSUPPORTED, f"index {users[0]} lists this manifest; delete that first")
+    repositories.delete_manifest(repository, digest)
+    return Response(status_code=202)
+
+
+def _tags_of(request: Request, reference: Digest | str) -> list[str]:
+    if not isinstance(reference, Digest):
+        return [reference]
+    tags = list(dict.fromkeys(request.query_params.getlist("tag")))
+    if len(tags) > _TAGS_MAX:
+        raise ProblemError(414, ErrorCode.TAG_INVALID, f"more than {_TAGS_MAX} tags at once")
+    for tag in tags:
+        check_tag(tag)
+    return tags
+
+
+def _put(
+    registry: Registry, repository: str, reference: Digest | str, data: bytes, media_type: str, tags: list[str]
+) -> Response:
+    document = _parsed(data, media_type)
+    digest = Digest.of(data, reference.algorithm if isinstance(reference, Digest) else "sha256")
+    if isinstance(reference, Digest) and digest != reference:
+        raise ProblemError(400, ErrorCode.DIGEST_INVALID, f"the manifest is {digest}, not {reference}")
+    _check_references(registry, repository, document)
+    try:
+        registry.repositories.put_manifest(repository, data, digest, tags)
+    except LayerNotFoundError as error:
+        raise ProblemError(400, ErrorCode.MANIFEST_BLOB_UNKNOWN, str(error)) from None
+    response = Response(
+        status_code=201, headers={"Location": f"/v2/{repository}/manifests/{digest}", DIGEST_HEADER: digest}
+    )
+    if document.subject is not None:
+        response.headers[SUBJECT_HEADER] = document.subject.digest
+    if isinstance(reference, Digest) and tags:
+        response.headers[TAG_HEADER] = ", ".join(tags)
+    return response
+
+
+def _parsed(data: bytes, media_type: str) -> Manifest | Index:
+    try:
+        document = parse_image(data)
+    except InvalidManifestError as error:
+        raise ProblemError(400, ErrorCode.MANIFEST_INVALID, str(error)) from None
+    if media_type and media_type != document.media_type:
+        raise ProblemError(
+            400,
+            ErrorCode.MANIFEST_INVALID,
+            f"the request calls it {media_type[:120]}, the document {document.media_type}",
+        )
+    return document
+
+
+def _check_references(registry: Registry, repository: str, document: Manifest | Index) -> None:
+    """Refuse a manifest that names what the repository does not have: it would be given what it only knows by name."""
+    named = [document.config, *document.layers] if isinstance(document, Manifest) else document.manifests
+    unknown = [one for one in named if not _has(registry, repository, document, one)]
+    if unknown:
+        raise ProblemError(
+            400,
+            ErrorCode.MANIFEST_BLOB_UNKNOWN,
+            f"the repository has no {unknown[0].digest} ({unknown[0].media_type}), which the manifest names",
+            detail=[{"digest": one.digest} for one in unknown[:100]],
+        )
+
+
+def _has(registry: Registry, repository: str, document: Manifest | Index, descriptor: Descriptor) -> bool:
+    if isinstance(document, Index) and descriptor.media_type in MANIFESTS | INDEXES:
+        return registry.repositories.resolve(repository, descriptor.digest) is not None
+    if descriptor.media_type in NONDISTRIBUTABLE_LAYERS:
+        return True
+    return registry.repositories.has_blob(repository, descriptor.digest)

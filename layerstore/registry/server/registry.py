@@ -1,0 +1,56 @@
+"""What all requests have in common: the store as a registry, with whatever decides who may do what."""
+
+import os
+
+from anyio import CapacityLimiter
+from starlette.requests import Request
+
+from layerstore.os_errors import translate_os_errors
+from layerstore.registry.server.access import Access
+from layerstore.registry.server.links import Links
+from layerstore.registry.server.repositories import Repositories
+from layerstore.registry.server.settings import ServerSettings
+from layerstore.registry.server.uploads import Uploads
+from layerstore.store import Store
+
+FOLDER = "registry"
+"""Where in a store's folder the server keeps what is its own."""
+_STREAMS_MAX = 64
+
+
+class Registry:
+    """An open store as a registry."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.store = Store.open(settings.store)
+        try:
+            folder = self.store.path / FOLDER
+            with translate_os_errors(f"cannot make {folder}"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self.links = Links(folder / "links.sqlite")
+            self.repositories = Repositories(self.store, self.links, blob_ttl=settings.blob_ttl)
+            # One push of a large layer keeps the machine's cores busy; more of them would only take memory.
+            pushes = max(1, min(4, os.cpu_count() or 1))
+            self.uploads = Uploads(
+                self.repositories, folder / "uploads", pushes=pushes, size_max=settings.blob_size_max
+            )
+            self.access = Access()
+        except BaseException:
+            self.store.close()
+            raise
+        # Threads of their own for what takes long, so that short requests always find one.
+        self.readers = CapacityLimiter(_STREAMS_MAX)
+        self.writers = CapacityLimiter(_STREAMS_MAX)
+
+    def close(self) -> None:
+        """Close the database and the store."""
+        self.links.close()
+        self.store.close()
+
+
+def registry_of(request: Request) -> Registry:
+    """The registry that a request is for."""
+    registry = request.app.state.registry
+    assert isinstance(registry, Registry)
+    return registry

@@ -1,0 +1,192 @@
+"""Uploads: blobs on their way in. Their bytes are collected in a file, which any worker process can go on with.
+
+What is in the file is no blob yet, and is seen by nobody but who uploads it. Only when all bytes have the digest that
+was promised does the store get them: knowing a digest is not enough to get, or to claim, what it names.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from layerstore.digest import Digest, Hasher, hasher
+from layerstore.errors import DigestMismatchError
+from layerstore.os_errors import translate_os_errors
+from layerstore.registry.protocol import ErrorCode
+from layerstore.registry.server.links import Links
+from layerstore.registry.server.problems import ProblemError, upload_unknown
+from layerstore.registry.server.repositories import Repositories
+
+UPLOAD_TTL_SECONDS = 24 * 3600
+"""How long an upload may stand still before it is given up."""
+_BLOCK_SIZE = 1 << 20
+_STATES_MAX = 1000
+
+
+@dataclass(slots=True)
+class _Hashed:
+    """How far the bytes of an upload are hashed."""
+
+    state: Hasher
+    size: int = 0
+
+
+class OpenUpload:
+    """An upload that bytes are added to; nobody else does so until it is closed."""
+
+    def __init__(self, path: Path, descriptor: int, hashed: _Hashed) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._hashed = hashed
+        self.size = os.fstat(descriptor).st_size
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        view = memoryview(data)
+        with translate_os_errors(f"cannot write {self.path}"):
+            while view:
+                written = os.pwrite(self._descriptor, view, self.size)
+                if self._hashed.size == self.size:
+                    self._hashed.state.update(view[:written])
+                    self._hashed.size += written
+                self.size += written
+                view = view[written:]
+
+    def digest(self, algorithm: str) -> Digest:
+        """The digest of all bytes."""
+        with translate_os_errors(f"cannot read {self.path}"):
+            while self._hashed.size < self.size:
+                block = os.pread(self._descriptor, _BLOCK_SIZE, self._hashed.size)
+                if not block:
+                    break
+                self._hashed.state.update(block)
+                self._hashed.size += len(block)
+        return Digest.from_raw(algorithm, self._hashed.state.digest())
+
+
+class Uploads:
+    """All uploads. Its methods may be called from several threads at once."""
+
+    def __init__(self, repositories: Repositories, folder: Path, *, pushes: int, size_max: int) -> None:
+        """``pushes`` is how many blobs are put into the store at the same time, ``size_max`` the bytes of one blob."""
+        self._repositories = repositories
+        self._links: Links = repositories.links
+        self._folder = folder
+        self._turns = threading.BoundedSemaphore(pushes)
+        self.size_max = size_max
+        self._hashed: dict[tuple[str, str], _Hashed] = {}
+        self._lock = threading.Lock()
+        with translate_os_errors(f"cannot make {folder}"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def begin(self, repository: str, algorithm: str) -> str:
+        """Begin an upload; its id."""
+        identifier = str(uuid4())
+        path = self._path(identifier)
+        with translate_os_errors(f"cannot write {path}"):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._links.add_upload(identifier, repository, algorithm)
+        return identifier
+
+    def algorithm(self, repository: str, identifier: str) -> str:
+        """The digest algorithm that an upload was begun with. Raises `ProblemError` if there is none such."""
+        found = self._links.upload(identifier)
+        if found is None or found[0] != repository:
+            raise upload_unknown()
+        return found[1]
+
+    def size(self, repository: str, identifier: str) -> int:
+        """How many bytes an upload has. Raises `ProblemError` if there is none such."""
+        self.algorithm(repository, identifier)
+        try:
+            return self._path(identifier).stat().st_size
+        except FileNotFoundError:
+            raise upload_unknown() from None
+
+    @contextmanager
+    def opened(self, repository: str, identifier: str, algorithm: str | None = None) -> Iterator[OpenUpload]:
+        """An upload, to add bytes to. Raises `ProblemError` if there is none such, or if someone else adds to it."""
+        algorithm = algorithm or self.algorithm(repository, identifier)
+        self.algorithm(repository, identifier)
+        path = self._path(identifier)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise upload_unknown() from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ProblemError(
+                    409, ErrorCode.BLOB_UPLOAD_INVALID, "another request adds to this upload; try again"
+                ) from None
+            if not os.fstat(descriptor).st_nlink:
+                raise upload_unknown()
+            yield OpenUpload(path, descriptor, self._hash_state(identifier, algorithm))
+        finally:
+            os.close(descriptor)
+
+    def finish(self, repository: str, upload: OpenUpload, digest: Digest) -> None:
+        """Make a blob of an upload that is open. With another digest it is gone, and `DigestMismatchError` raised."""
+        identifier = upload.path.name
+        actual = upload.digest(digest.algorithm)
+        if actual != digest:
+            self.forget(identifier)
+            raise DigestMismatchError(digest, actual)
+        lease, expires = self._repositories.lease()
+        with self._turns:
+            self._repositories.store.push_blob(upload.path, digest=digest, lease=lease)
+        self._repositories.add_blob(repository, digest, expires)
+        self.forget(identifier)
+
+    def cancel(self, repository: str, identifier: str) -> None:
+        """End an upload. Raises `ProblemError` if there is none such."""
+        self.algorithm(repository, identifier)
+        self.forget(identifier)
+
+    def remove_abandoned(self) -> int:
+        """Remove the uploads that stand still; how many."""
+        removed = 0
+        limit = time.time() - UPLOAD_TTL_SECONDS
+        known = set(self._links.uploads(limit))
+        for path in list(self._folder.iterdir()):
+            with suppress(FileNotFoundError):
+                is_known = path.name in known or self._links.upload(path.name) is None
+                if is_known and path.stat().st_mtime < limit and not _is_locked(path):
+                    self.forget(path.name)
+                    removed += 1
+        return removed
+
+    def forget(self, identifier: str) -> None:
+        """Remove all that is kept of an upload."""
+        with translate_os_errors("cannot remove an upload"):
+            self._path(identifier).unlink(missing_ok=True)
+        self._links.remove_upload(identifier)
+        with self._lock:
+            for key in [key for key in self._hashed if key[0] == identifier]:
+                del self._hashed[key]
+
+    def _hash_state(self, identifier: str, algorithm: str) -> _Hashed:
+        with self._lock:
+            while len(self._hashed) >= _STATES_MAX:
+                del self._hashed[next(iter(self._hashed))]
+            return self._hashed.setdefault((identifier, algorithm), _Hashed(hasher(algorithm)))
+
+    def _path(self, identifier: str) -> Path:
+        return self._folder / identifier
+
+
+def _is_locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
