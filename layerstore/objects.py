@@ -37,6 +37,7 @@ from layerstore.operations.keeping import images_of
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import end_lease, renew_lease
 from layerstore.operations.listing import layer_entries
+from layerstore.operations.prove import queued_encodings
 from layerstore.operations.pull import find_layer, layer_blocks
 from layerstore.operations.pull_target import pull_to
 from layerstore.operations.push import Decode, push
@@ -520,6 +521,10 @@ class Encodings(_NamedMapping[LayerEncoding]):
     def __len__(self) -> int:
         with self._store.index.read() as transaction:
             return len(transaction.encodings)
+
+    def queued(self) -> list[Digest]:
+        """Those that `Store.prove_encodings` has not looked at, the smallest blobs first."""
+        return queued_encodings(self._store)
 
 
 class Images(_NamedMapping[Image]):

@@ -12,9 +12,11 @@ from starlette.routing import Route
 from layerstore.errors import LayerstoreError
 from layerstore.registry.protocol import NAME_PATTERN, VERSION, VERSION_HEADER, ErrorCode
 from layerstore.registry.server import blobs, listings, manifests, upload_routes
+from layerstore.registry.server.housekeeping import Housekeeping
 from layerstore.registry.server.problems import ProblemError, answer_problem, answer_store_error
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
+from layerstore.registry.server.streaming import in_thread
 
 
 class _NameConvertor(Convertor[str]):
@@ -74,9 +76,12 @@ def create_application(settings: ServerSettings) -> Starlette:
     async def lifespan(application: Starlette) -> AsyncIterator[None]:
         registry = Registry(settings)
         application.state.registry = registry
+        housekeeping = Housekeeping(registry)
+        housekeeping.start()
         try:
             yield
         finally:
+            await in_thread(housekeeping.stop)
             registry.close()
 
     return Starlette(

@@ -25,7 +25,7 @@ class Registry:
         self.settings = settings
         self.store = Store.open(settings.store)
         try:
-            folder = self.store.path / FOLDER
+            self.folder = folder = self.store.path / FOLDER
             with translate_os_errors(f"cannot make {folder}"):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self.links = Links(folder / "links.sqlite")

@@ -79,6 +79,8 @@ class Uploads:
         self._folder = folder
         self._turns = threading.BoundedSemaphore(pushes)
         self.size_max = size_max
+        self.last_used = float("-inf")
+        """When this process had an upload last, by the monotonic clock."""
         self._hashed: dict[tuple[str, str], _Hashed] = {}
         self._lock = threading.Lock()
         with translate_os_errors(f"cannot make {folder}"):
@@ -127,8 +129,10 @@ class Uploads:
                 ) from None
             if not os.fstat(descriptor).st_nlink:
                 raise upload_unknown()
+            self.last_used = time.monotonic()
             yield OpenUpload(path, descriptor, self._hash_state(identifier, algorithm))
         finally:
+            self.last_used = time.monotonic()
             os.close(descriptor)
 
     def finish(self, repository: str, upload: OpenUpload, digest: Digest) -> None:
