@@ -304,17 +304,21 @@ class Store:
         documents: Iterable[bytes] = (),
         digest: str | None = None,
         tag: str | None = None,
+        believe_blobs: bool = False,
     ) -> Image:
         """Store an image, index or artifact from its documents, byte for byte; its blobs must be in the store.
 
         ``manifest`` may be an index; ``config`` and ``documents`` are what else hangs on it and is not in the store
         yet: manifests of an index, configs. ``digest`` is its digest, sha256 unless given. An image that lies in the
-        trash comes back, but without the tags it had; `undelete_image` brings those back, too. Raises
-        `InvalidManifestError`, and `LayerNotFoundError` if a blob is missing: then nothing was changed.
+        trash comes back, but without the tags it had; `undelete_image` brings those back, too. With ``believe_blobs``
+        the config may say of its layers what it wants, as in a registry. Raises `InvalidManifestError`, and `LayerNotFoundError` if a blob is missing: then nothing was changed.
         """
         others = [*(() if config is None else (config,)), *documents]
         expected = None if digest is None else Digest(digest)
-        return Image(self._opened, image_operations.put_image(self._opened, manifest, others, digest=expected, tag=tag))
+        put = image_operations.put_image(
+            self._opened, manifest, others, digest=expected, tag=tag, believe_blobs=believe_blobs
+        )
+        return Image(self._opened, put)
 
     def push_blob(
         self,

@@ -65,6 +65,15 @@ class Reader:
         self._position = end
         return taken
 
+    def rest(self) -> bytes:
+        """All bytes that are left."""
+        return self.take(len(self._data) - self._position)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no byte is left."""
+        return self._position == len(self._data)
+
     def crc32(self) -> int:
         """The next four bytes, a CRC-32."""
         return int.from_bytes(self.take(4), "little")

@@ -3,10 +3,11 @@
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from layerstore.digest import Digest
 from layerstore.errors import DamagedError
-from layerstore.operations.closure import stored_closure
+from layerstore.operations.closure import needed_layers, stored_closure, stored_diff_id
 from layerstore.operations.raw_files import raw_path
 from layerstore.storage.frames import FrameReader
 from layerstore.storage.index import Index, Transaction
@@ -30,7 +31,7 @@ def damaged_layers(transaction: Transaction, frames_damaged: set[int]) -> list[D
             if any(run.frame in frames_damaged or _touches(run, lost.get(run.frame)) for run in runs):
                 found.append(diff_id)
     for digest in [*transaction.images, *transaction.trash]:
-        diff_ids = stored_closure(transaction, digest).needed_diff_ids
+        diff_ids = needed_layers(stored_closure(transaction, digest), partial(stored_diff_id, transaction))
         found += [one for one in diff_ids if one not in transaction.layers and one not in found]
     return found
 

@@ -4,7 +4,7 @@ An image owns its whole closure: the manifests and configs of an index are count
 all its platforms are kept by it. So deleting an image needs to know of no other one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, ImageNotFoundError, IndexDamagedError, InvalidManifestError
@@ -25,6 +25,29 @@ def stored_closure(transaction: Transaction, digest: Digest) -> Closure:
         return gather(digest, read)
     except (BlobNotFoundError, InvalidManifestError) as error:
         raise IndexDamagedError(f"image {digest}: {error}; run `layerstore verify`") from error
+
+
+def needed_layers(closure: Closure, diff_id_of: Callable[[Digest], Digest | None]) -> list[Digest]:
+    """The layers without which an image is not whole.
+
+    A blob that is there says itself what it decodes to (``diff_id_of``): its config may claim anything. What the config
+    says counts for the others.
+    """
+    needed: dict[Digest, None] = {}
+    for blob in closure.blobs:
+        if not blob.may_be_missing:
+            layer = diff_id_of(blob.descriptor.digest) or blob.diff_id
+            if layer is not None:
+                needed[layer] = None
+    return list(needed)
+
+
+def stored_diff_id(transaction: Transaction, blob: Digest) -> Digest | None:
+    """The layer that a blob of the store decodes to, which may be missing; None if there is no such blob."""
+    encoding = transaction.encodings.get(blob)
+    if encoding is not None:
+        return encoding.diff_id
+    return blob if blob in transaction.layers else None
 
 
 def layers_of(transaction: Transaction, digest: Digest) -> tuple[Digest, ...]:

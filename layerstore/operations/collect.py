@@ -109,7 +109,7 @@ def forecast_garbage(store: OpenedStore, forecast: Forecast, images: Iterable[Di
         forecast.drop_image(digest)
     for _, diff_id in transaction.loose_layers.items():
         forecast.drop_if_loose(diff_id)
-    forecast.ended_leases = frozenset(leases_of_no_container(transaction, store.layout.root))
+    forecast.ended_leases = frozenset(leases_of_no_container(transaction, store))
     for lease in [*expired_leases(transaction), *forecast.ended_leases]:
         for _, diff_id in transaction.lease_layers.items_with_prefix(lease):
             forecast.drop_if_loose(diff_id)

@@ -20,7 +20,7 @@ from layerstore.oci.closure import Closure, gather
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Index, parse_image
 from layerstore.oci.media_types import LAYER_COMPRESSIONS
 from layerstore.oci.reference import DEFAULT_TAG, Reference
-from layerstore.operations.closure import kept_by
+from layerstore.operations.closure import kept_by, stored_diff_id
 from layerstore.operations.counting import mark_dead
 from layerstore.operations.keeping import release
 from layerstore.operations.leases import TTL_SECONDS_MAX
@@ -65,15 +65,18 @@ def put_image(
     *,
     digest: Digest | None = None,
     tag: str | None = None,
+    believe_blobs: bool = False,
 ) -> Digest:
     """Make an image of blobs that are in the store; from here on it keeps them. Putting it again changes nothing.
 
     ``root`` is a manifest or an index and ``digest`` its digest, sha256 unless given; ``documents`` are the others that
-    hang on it, as far as the store does not have them. Raises `InvalidManifestError`, and `LayerNotFoundError` if a
+    hang on it, as far as the store does not have them. With ``believe_blobs`` the blobs must all be there, and it does
+    not matter what the config says of them. Raises `InvalidManifestError`, and `LayerNotFoundError` if a
     layer is missing: then nothing was changed.
     """
     digest = digest or Digest.of(root)
     closure = _closure_of(store, digest, [root, *documents])
+    check = _check_blobs if believe_blobs else _check_contents
     name = new_tag(tag) if tag is not None else None
     holders_over = _holders_over(store, closure)
 
@@ -87,6 +90,7 @@ def put_image(
             record = ImageRecord(transaction.next_number("next_image"), time.time_ns(), closure.config, 0)
             transaction.images.put(digest, record)
             events.append(image_event(digest, record))
+        check(transaction, closure)
         _take_contents(transaction, closure, holders_over)
         if name is not None:
             events += _set_tag(transaction, name, digest)
@@ -137,8 +141,6 @@ def _closure_of(store: OpenedStore, digest: Digest, given: list[bytes]) -> Closu
     for data in given:
         if data not in needed:
             raise InvalidManifestError(f"nothing of the image names the config or manifest {Digest.of(data)}")
-    if closure.contradiction:
-        raise InvalidManifestError(closure.contradiction)
     return closure
 
 
@@ -186,8 +188,19 @@ def _holders_over(store: OpenedStore, closure: Closure) -> set[bytes]:
     return (seen - LiveLeases.look(store.layout.leases).sessions) | {store.session.name}
 
 
-def _take_contents(transaction: Transaction, closure: Closure, holders_over: set[bytes]) -> None:
-    """Let the image keep its layers and encodings. Raises if one is missing, or is not what the config says."""
+def _check_blobs(transaction: Transaction, closure: Closure) -> None:
+    """Raise `LayerNotFoundError` if a blob is missing, or its layer is."""
+    for blob in closure.blobs:
+        digest = blob.descriptor.digest
+        layer = stored_diff_id(transaction, digest)
+        if not blob.may_be_missing and (layer is None or layer not in transaction.layers):
+            raise LayerNotFoundError(f"the store has no blob {digest}; push it before you make an image of it")
+
+
+def _check_contents(transaction: Transaction, closure: Closure) -> None:
+    """Raise if a layer or blob is missing, or is not what the config says."""
+    if closure.contradiction:
+        raise InvalidManifestError(closure.contradiction)
     for diff_id in closure.needed_diff_ids:
         layer_record(transaction, diff_id)
     for blob in closure.blobs:
@@ -200,6 +213,10 @@ def _take_contents(transaction: Transaction, closure: Closure, holders_over: set
             raise InvalidManifestError(f"blob {digest} decodes to {actual}; the config says {blob.diff_id}")
         if blob.diff_id is None and not blob.may_be_missing and encoding is None and digest not in transaction.layers:
             raise LayerNotFoundError(f"the store has no blob {digest}; push it before you make an image of it")
+
+
+def _take_contents(transaction: Transaction, closure: Closure, holders_over: set[bytes]) -> None:
+    """Let the image keep its layers and encodings."""
     for number in kept_by(transaction, closure):
         transaction.layer_images.put((number, closure.root), None)
         # The image keeps it now. Holds of other running sessions, and of leases, stay.

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError
-from layerstore.operations.closure import kept_by
+from layerstore.operations.closure import kept_by, needed_layers, stored_diff_id
 from layerstore.operations.containers import hold_for_containers
 from layerstore.operations.damage import note_damage
 from layerstore.operations.forecast import dead_bytes, is_thin
@@ -155,11 +155,13 @@ class _Rebuild:
         if not self._survey.blobs and not self._layout.journal.exists():
             history.is_whole = True  # a store without images may never have needed one
         names = bring_back_images(history, self._read_blob)
-        recipes = RecipeSorter(self._survey, self._packs, history.dropped).sort(names.wanted)
+        encodings = {
+            digest: encoding.diff_id for copies in self._survey.encodings.values() for digest, encoding in copies
+        }
+        recipes = RecipeSorter(self._survey, self._packs, history.dropped).sort(names.wanted(encodings))
         if not history.is_whole:
-            encodings = {copies[0][0] for copies in self._survey.encodings.values()}
             recover_unnamed_images(names, history, self._survey.blobs, recipes.layers, encodings, self._read_blob)
-        names.note_missing_layers(recipes.layers)
+        names.note_missing_layers(recipes.layers, encodings)
         folder = self._layout.root / f"{_NEW}{uuid4().hex}"
         with translate_os_errors(f"cannot create {folder}"):
             folder.mkdir()
@@ -397,12 +399,13 @@ class _Rebuild:
                     if digest not in layers and digest not in transaction.encodings
                 ]
                 chunks_lost = len(transaction.lost)
+                diff_id_of = partial(stored_diff_id, transaction)
+                needed = {image: needed_layers(closure, diff_id_of) for image, closure in names.closures.items()}
             damaged = tuple(damage for damage in report.layers_damaged if damage.diff_id not in layers)
             images = tuple(
                 damage
                 for damage in report.images_damaged
-                if damage.digest not in names.closures
-                or not layers.issuperset(names.closures[damage.digest].needed_diff_ids)
+                if damage.digest not in needed or not layers.issuperset(needed[damage.digest])
             )
             return replace(
                 report,

@@ -1,12 +1,13 @@
 """Images, tags and the trash, from the journal and the packs' manifests and configs: part of a rebuild."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.oci.closure import Closure, gather
+from layerstore.operations.closure import needed_layers
 from layerstore.storage.journal import Event, Journal, encode_event
 from layerstore.storage.records import ImageRecord, TrashRecord
 
@@ -78,10 +79,9 @@ class Names:
     recovered: list[Digest] = field(default_factory=list)
     """Images that the journal does not name; they have no tags."""
 
-    @property
-    def wanted(self) -> set[Digest]:
-        """All layers that images need."""
-        return {one for closure in self.closures.values() for one in closure.needed_diff_ids}
+    def wanted(self, encodings: Mapping[Digest, Digest]) -> set[Digest]:
+        """All layers that images need, given what the encodings decode to whose records were found."""
+        return {one for closure in self.closures.values() for one in needed_layers(closure, encodings.get)}
 
     @property
     def blob_uses(self) -> dict[Digest, int]:
@@ -92,11 +92,12 @@ class Names:
                 uses[one] = uses.get(one, 0) + 1
         return uses
 
-    def note_missing_layers(self, layers: Iterable[Digest]) -> None:
-        """Note which images lack layers, given those that are there."""
+    def note_missing_layers(self, layers: Iterable[Digest], encodings: Mapping[Digest, Digest]) -> None:
+        """Note which images lack layers, given those that are there, and what the encodings decode to."""
         there = set(layers)
+        known = {one: one for one in there} | dict(encodings)
         for digest, closure in self.closures.items():
-            missing = [one for one in closure.needed_diff_ids if one not in there]
+            missing = [one for one in needed_layers(closure, known.get) if one not in there]
             if missing:
                 tags = tuple(sorted(tag for tag, named in self.tags.items() if named == digest))
                 reason = f"lacks layer {', '.join(missing)}; push it, then create the image again"
@@ -133,12 +134,13 @@ def recover_unnamed_images(
     history: History,
     documents: Iterable[Digest],
     layers: Iterable[Digest],
-    encodings: Iterable[Digest],
+    encodings: Mapping[Digest, Digest],
     read_blob: ReadBlob,
 ) -> None:
     """Without the whole journal: every manifest whose config and contents are all there becomes an untagged image."""
     there = set(layers)
     blobs = there.union(encodings)
+    known = {one: one for one in there} | dict(encodings)
     number = history.image_number_max
     damaged = {damage.digest for damage in names.damaged}
     for digest in documents:
@@ -148,7 +150,7 @@ def recover_unnamed_images(
             closure = gather(digest, read_blob)
         except LayerstoreError:
             continue  # a config, or an image whose documents are not complete
-        if there.issuperset(closure.needed_diff_ids) and blobs.issuperset(closure.needed_blob_digests):
+        if there.issuperset(needed_layers(closure, known.get)) and blobs.issuperset(closure.needed_blob_digests):
             number += 1
             names.closures[digest] = closure
             names.images[digest] = ImageRecord(number, time.time_ns(), closure.config, 0)

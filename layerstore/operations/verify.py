@@ -5,6 +5,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from layerstore.digest import Digest
 from layerstore.errors import (
@@ -17,7 +18,7 @@ from layerstore.errors import (
     StorageError,
 )
 from layerstore.operations.blob_reader import encoding_blocks
-from layerstore.operations.closure import kept_by, stored_closure
+from layerstore.operations.closure import kept_by, needed_layers, stored_closure, stored_diff_id
 from layerstore.operations.damage import check_frame
 from layerstore.operations.images import tags_of
 from layerstore.operations.keeping import images_of
@@ -25,6 +26,7 @@ from layerstore.operations.raw_files import raw_size
 from layerstore.operations.walk_index import EXIT_DAMAGED, STARTED
 from layerstore.operations.walk_index import command as walk_command
 from layerstore.progress import OnProgress, Progress, Throttle
+from layerstore.storage.containers import damaged_containers
 from layerstore.storage.index import Transaction
 from layerstore.storage.layout import translate_os_errors
 from layerstore.storage.opened import OpenedStore
@@ -86,6 +88,8 @@ def verify(store: OpenedStore, *, full: bool, on_progress: OnProgress | None = N
             report.problems = tuple(_concerning(transaction, checker.problems))
     except IndexDamagedError as error:
         report.problems = (*checker.problems, Problem("index", str(error)))
+    damaged = damaged_containers(store.layout.root)
+    report.problems += tuple(Problem("content", f"container {name}: {error}") for name, error in damaged.items())
     return report
 
 
@@ -267,11 +271,12 @@ class _Checker:
                 self._add("reference", f"the index names another config of image {digest} than its manifest")
             for used in closure.documents:
                 blobs[used] = blobs.get(used, 0) + 1
-            for diff_id in [one for one in closure.needed_diff_ids if one not in transaction.layers]:
+            layers = set(needed_layers(closure, partial(stored_diff_id, transaction)))
+            for diff_id in [one for one in sorted(layers) if one not in transaction.layers]:
                 self._add("reference", f"image {digest} needs layer {diff_id}, which is missing")
             kept = kept_by(transaction, closure)
             rows |= {(number, digest) for number in kept}
-            needed |= {(number, digest) for number, one in kept.items() if one in closure.needed_diff_ids}
+            needed |= {(number, digest) for number, one in kept.items() if one in layers & closure.diff_ids.keys()}
             for blob in closure.needed_blob_digests:
                 if blob not in transaction.layers and blob not in transaction.encodings:
                     self._add("reference", f"image {digest} needs blob {blob}, which is missing")

@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,9 +15,9 @@ from layerstore.directories import remove_tree
 from layerstore.errors import (
     ContainerInUseError,
     ContainerNotFoundError,
+    DamagedError,
     InvalidReferenceError,
     LayerstoreError,
-    StorageError,
 )
 from layerstore.storage.layout import sync_directory, translate_os_errors, write_file
 from layerstore.storage.locks import FileLock
@@ -26,6 +26,7 @@ NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _DESCRIPTION = "container.json"
 _MANIFEST = "manifest"
 _CONFIG = "config"
+_RUNNING = "running"
 _REMOVED = ".removed-"
 _NEW = ".new-"
 
@@ -43,6 +44,8 @@ class ContainerDescription(BaseModel):
     """Nanoseconds since 1970."""
     owners_kept: bool
     """Whether owners, modes and devices are told by attributes, since its user is not allowed to set them."""
+    session: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
+    """Names the session that it ends with; None for a container that stays until it is removed."""
 
     @property
     def lease(self) -> bytes:
@@ -69,14 +72,20 @@ class ContainerFolder:
         return self.path.name
 
     def read(self) -> ContainerDescription:
-        """What it stands on. Raises `ContainerNotFoundError`."""
+        """What it stands on. Raises `ContainerNotFoundError`, `DamagedError`."""
+        path = self.path / _DESCRIPTION
         with translate_os_errors(f"cannot read container {self.name}"):
             try:
-                return ContainerDescription.model_validate_json((self.path / _DESCRIPTION).read_bytes())
+                return ContainerDescription.model_validate_json(path.read_bytes())
             except (FileNotFoundError, NotADirectoryError):
-                raise _absent(self.name) from None
+                if not self.path.is_dir():
+                    raise _absent(self.name) from None
+                what = "missing"
             except ValidationError:
-                raise StorageError(f"{self.path / _DESCRIPTION} is damaged; the changes are in {self.upper}") from None
+                what = "damaged"
+        raise DamagedError(
+            f"{path} is {what}: take what you need from {self.upper}, then `layerstore container rm {self.name}`"
+        )
 
     def read_documents(self) -> tuple[bytes, bytes]:
         """The exact manifest and config of the image that it was made of."""
@@ -85,21 +94,30 @@ class ContainerFolder:
 
     def lock(self) -> FileLock:
         """Be the only one who changes it. Raises `ContainerInUseError`, `ContainerNotFoundError`."""
-        if not self.lock_file.exists():
+        if not self.path.is_dir():
             raise _absent(self.name)
+        if not self.lock_file.exists():
+            self.lock_file.touch()
         return lock_container(self.lock_file)
+
+    @contextmanager
+    def running(self) -> Iterator[int]:
+        """Let it be in use while a program runs in it; the descriptor of a lock, for the program's runtime to inherit.
+
+        The lock of who has it mounted ends with the mount, which somebody may take away: this one does not.
+        """
+        with translate_os_errors(f"cannot lock container {self.name}"):
+            lock = FileLock.acquire(self.path / _RUNNING, blocking=True, create=True)
+        assert lock is not None, "it was waited for"
+        try:
+            yield lock.descriptor
+        finally:
+            lock.release()
 
     @property
     def is_locked(self) -> bool:
-        """Whether somebody changes it, or has it mounted."""
-        try:
-            lock = FileLock.acquire(self.lock_file, blocking=False, create=False)
-        except LayerstoreError:
-            return False
-        if lock is None:
-            return self.lock_file.exists()
-        lock.release()
-        return False
+        """Whether somebody changes it, has it mounted, or runs a program in it."""
+        return _is_locked(self.lock_file) or _is_locked(self.path / _RUNNING)
 
 
 def lock_container(path: Path) -> FileLock:
@@ -109,10 +127,23 @@ def lock_container(path: Path) -> FileLock:
     """
     for wait in (0.001, 0.01, 0.1, 0):
         lock = FileLock.acquire(path, blocking=False, create=False)
-        if lock is not None:
+        if lock is not None and not _is_locked(path.with_name(_RUNNING)):
             return lock
+        if lock is not None:
+            lock.release()
         time.sleep(wait)
     raise ContainerInUseError(f"container {path.parent.name} is mounted, or being changed by another process")
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        lock = FileLock.acquire(path, blocking=False, create=False)
+    except LayerstoreError:
+        return False
+    if lock is None:
+        return path.exists()
+    lock.release()
+    return False
 
 
 def container_folder(root: Path, name: str) -> ContainerFolder:
@@ -138,15 +169,30 @@ def container_folders(root: Path) -> Iterator[ContainerFolder]:
 
 
 def container_leases(root: Path) -> dict[bytes, str]:
-    """The leases of the containers of a store, with their names."""
+    """The leases of the containers of a store, with their names; those of `damaged_containers` are not known."""
     found = {}
     for folder in container_folders(root):
-        with suppress(ContainerNotFoundError):  # it was removed meanwhile
+        with suppress(ContainerNotFoundError, DamagedError):  # it was removed meanwhile
             found[folder.read().lease] = folder.name
     return found
 
 
-def new_container_folder(root: Path, image: Digest, layers: tuple[Digest, ...], *, owners_kept: bool) -> "NewContainer":
+def damaged_containers(root: Path) -> dict[str, DamagedError]:
+    """The containers of a store that cannot be read, by name."""
+    found = {}
+    for folder in container_folders(root):
+        try:
+            folder.read()
+        except ContainerNotFoundError:
+            continue  # it was removed meanwhile
+        except DamagedError as error:
+            found[folder.name] = error
+    return found
+
+
+def new_container_folder(
+    root: Path, image: Digest, layers: tuple[Digest, ...], *, owners_kept: bool, session: str | None
+) -> "NewContainer":
     """Begin a container: its folder is no container's until `NewContainer.install`."""
     with translate_os_errors(f"cannot create a container in {root}"):
         containers = root / "containers"
@@ -155,7 +201,12 @@ def new_container_folder(root: Path, image: Digest, layers: tuple[Digest, ...], 
         path = containers / f"{_NEW}{secrets.token_hex(8)}"
         path.mkdir(mode=0o700)
     description = ContainerDescription(
-        id=secrets.token_hex(16), image=image, layers=layers, created=time.time_ns(), owners_kept=owners_kept
+        id=secrets.token_hex(16),
+        image=image,
+        layers=layers,
+        created=time.time_ns(),
+        owners_kept=owners_kept,
+        session=session,
     )
     return NewContainer(ContainerFolder(path), description)
 
@@ -176,7 +227,8 @@ class NewContainer:
             folder.lock_file.touch()
             write_file(folder.path / _MANIFEST, manifest)
             write_file(folder.path / _CONFIG, config)
-            write_file(folder.path / _DESCRIPTION, self.description.model_dump_json(indent=2).encode() + b"\n")
+            description = self.description.model_dump_json(indent=2, exclude_none=True)
+            write_file(folder.path / _DESCRIPTION, description.encode() + b"\n")
 
     def install(self, target: ContainerFolder) -> None:
         """Let it be the container that ``target`` names, durably; none may be there."""

@@ -169,6 +169,20 @@ class FrameReader:
             self._keep(number, frame)
         return frame
 
+    def stored_body(self, number: int, record: FrameRecord) -> bytes | None:
+        """A frame's body as its pack has it, verified; None if the frame is not where ``record`` says any more.
+
+        Raises `ContentDamagedError` if it is damaged.
+        """
+        body = self._read_body(record)
+        try:
+            decode_frame(record, body)
+        except ContentDamagedError as error:
+            if self._record(number) != record:
+                return None
+            raise FrameDamagedError(number, record.place, str(error)) from None
+        return body
+
     def forget(self, number: int) -> None:
         """Drop a frame from the cache, as its positions changed."""
         with self._lock:

@@ -113,6 +113,11 @@ class Links:
             int(expires),
         )
 
+    def has_blobs(self, repository: str) -> bool:
+        """Whether any blob was uploaded to a repository, and is kept for it."""
+        query = "SELECT 1 FROM blobs WHERE repository = ? AND expires > ? LIMIT 1"
+        return bool(self._all(query, repository, int(time.time())))
+
     def blob_expires(self, repository: str, digest: Digest) -> float:
         """Until when a repository has a blob that was uploaded to it; 0 if it was not."""
         rows = self._all("SELECT expires FROM blobs WHERE repository = ? AND digest = ?", repository, str(digest))

@@ -71,8 +71,8 @@ class Repositories:
         return list(found)
 
     def is_known(self, repository: str) -> bool:
-        """Whether a repository has any image."""
-        return bool(self.roots(repository))
+        """Whether a repository has anything at all."""
+        return self.links.has_blobs(repository) or bool(self.roots(repository))
 
     def resolve(self, repository: str, reference: Digest | str) -> Digest | None:
         """The digest of the manifest that a tag or a digest means in a repository; None if there is none."""
@@ -182,7 +182,7 @@ class Repositories:
         documents = self._missing_documents(data)
         names: list[str | None] = [f"{repository}:{tag}" for tag in tags]
         for name in names or [None]:
-            self.store.put_image(data, documents=documents, digest=digest, tag=name)
+            self.store.put_image(data, documents=documents, digest=digest, tag=name, believe_blobs=True)
             documents = []
         # Whoever deleted the manifest meanwhile has taken the first row away.
         self.links.add_manifest(repository, digest)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from layerstore.digest import Digest, is_algorithm
 from layerstore.errors import InvalidDigestError
 from layerstore.registry.protocol import ErrorCode, is_repository_name, is_tag_name
-from layerstore.registry.server.problems import ProblemError
+from layerstore.registry.server.problems import ProblemError, manifest_unknown
 
 _CONTENT_RANGE = re.compile(r"(?:bytes )?([0-9]{1,19})-([0-9]{1,19})(?:/(?:\*|[0-9]{1,19}))?")
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
@@ -38,6 +38,8 @@ def reference_of(request: Request) -> Digest | str:
     assert isinstance(text, str)
     if ":" in text:
         return digest_of(text)
+    if not is_tag_name(text) and request.method != "PUT":
+        raise manifest_unknown(text[:80])  # nothing can ever be there
     check_tag(text)
     return text
 
@@ -103,9 +105,7 @@ def range_of(request: Request, size: int, entity_tag: str) -> ByteSpan | None:
     else:
         start = int(match[1])
         end = min(int(match[2]) if match[2] else size - 1, size - 1)
-        if match[2] and int(match[2]) < start:
-            return None
-        is_empty = start >= size
+        is_empty = start > end
     if is_empty:
         raise ProblemError(
             416,
