@@ -29,6 +29,9 @@ from layerstore.places.copying import CopiedImage, CopyReport, copy
 from layerstore.places.docker_archive import DockerArchive
 from layerstore.places.layout import OCILayout
 from layerstore.progress import OnProgress, Progress
+from layerstore.registry.client.credentials import Credentials, DockerConfig
+from layerstore.registry.client.options import ConnectionOptions, Proxies
+from layerstore.registry.client.remote import RemoteRepository
 from layerstore.store import PushResult, Store
 from layerstore.tar.entries import EntryKind, TarEntry
 from layerstore.union.branch import Branch
@@ -49,12 +52,15 @@ __all__ = [
     "Change",
     "CollectionPlan",
     "CollectionReport",
+    "ConnectionOptions",
     "Container",
     "CopiedImage",
     "CopyReport",
+    "Credentials",
     "DeletedImage",
     "Digest",
     "DockerArchive",
+    "DockerConfig",
     "Encoding",
     "EncodingClass",
     "EntryKind",
@@ -78,11 +84,13 @@ __all__ = [
     "Problem",
     "Progress",
     "ProofReport",
+    "Proxies",
     "PruneItem",
     "PrunePlan",
     "PushResult",
     "PushedBlob",
     "RebuildReport",
+    "RemoteRepository",
     "RepairReport",
     "Shortfall",
     "Stats",

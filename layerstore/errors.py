@@ -37,6 +37,9 @@
     │   ├── MountUnavailableError    the system cannot mount, or lacks what it takes
     │   ├── RuntimeUnavailableError  no program is there to run containers
     │   ├── EncoderUnavailableError  installed without a compiler, or the encoder fails its self-test here
+    │   ├── RegistryError            a registry cannot be reached, or answers with an error
+    │   │   ├── AuthenticationError      it wants credentials, or refuses those that it got
+    │   │   └── DeniedError              the credentials do not allow it
     │   └── StorageError             any other error of the operating system
     └── DamagedError             run `layerstore verify`, then `repair` or `rebuild-index`
         ├── ContentDamagedError
@@ -275,6 +278,24 @@ class MountUnavailableError(UnavailableError):
     """The system lacks what mounting needs, or refuses it."""
 
     code = "mount-unavailable"
+
+
+class RegistryError(UnavailableError):
+    """A registry cannot be reached, answers with an error, or does not keep to the protocol."""
+
+    code = "registry"
+
+
+class AuthenticationError(RegistryError):
+    """A registry wants credentials, or refuses those that it got."""
+
+    code = "authentication"
+
+
+class DeniedError(RegistryError):
+    """A registry knows who asks, and does not allow it."""
+
+    code = "denied"
 
 
 class StorageError(UnavailableError):

@@ -20,6 +20,7 @@ from layerstore.encodings.recipe import Method, Recipe
 from layerstore.errors import (
     BlobNotFoundError,
     ImageNotFoundError,
+    InvalidManifestError,
     InvalidInputError,
     NotFoundError,
     TagNotFoundError,
@@ -30,7 +31,7 @@ from layerstore.oci.documents import Descriptor, Index, Manifest, Platform, pars
 from layerstore.oci.media_types import CONFIGS, INDEXES, MANIFESTS
 from layerstore.operations import images as image_operations
 from layerstore.operations.blob_reader import BlobReader, read_document
-from layerstore.operations.closure import layers_of, stored_closure
+from layerstore.operations.closure import layers_of, stack_of, stored_closure
 from layerstore.operations.compose import compose_image
 from layerstore.operations.containers import create_container, remove_container
 from layerstore.operations.keeping import images_of
@@ -242,13 +243,24 @@ class Image:
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, the lowest first; of an index, those of all its images, each once."""
+        """The layers, the lowest first; of an index, those of all its images, each once.
+
+        Where a config contradicts the blobs it is what the blobs decode to.
+        """
         document = parse_image(self.manifest_bytes)
-        if isinstance(document, Manifest) and document.config.media_type in CONFIGS:
-            return [Layer(self._store, diff_id) for diff_id in self.config.diff_ids]
+        has_config = isinstance(document, Manifest) and document.config.media_type in CONFIGS
         with self._store.index.read() as transaction:
-            diff_ids = layers_of(transaction, self.digest)
+            try:
+                diff_ids = stack_of(transaction, self.digest) if has_config else layers_of(transaction, self.digest)
+            except InvalidManifestError:
+                diff_ids = layers_of(transaction, self.digest)
         return [Layer(self._store, diff_id) for diff_id in diff_ids]
+
+    @property
+    def _stack(self) -> list[Digest]:
+        """The layers that its files are made of. Raises `InvalidManifestError` if it has none, or contradicts itself."""
+        with self._store.index.read() as transaction:
+            return stack_of(transaction, self.digest)
 
     @property
     def chain_ids(self) -> list[Digest]:
@@ -290,9 +302,10 @@ class Image:
     def view(self) -> View:
         """Its layers as one read-only file system. Close it: it keeps them from collection.
 
-        Raises `InvalidManifestError` for an index: which of its `platforms` is meant?
+        Raises `InvalidManifestError` for an index (which of its `platforms` is meant?), and for an image whose config
+        contradicts its blobs.
         """
-        return View(self._store, self.config.diff_ids)
+        return View(self._store, self._stack)
 
     def mount(self, target: str | os.PathLike[str]) -> Mount:
         """Mount its files read-only at a directory. Use it as a context manager, or call `Mount.unmount`.
@@ -300,7 +313,7 @@ class Image:
         The mount outlives this process. Raises `MountUnavailableError` where FUSE is missing.
         """
         layout, config = self._store.layout, self._store.config
-        return mount_view(layout.root, config.store_id, self.config.diff_ids, Path(target))
+        return mount_view(layout.root, config.store_id, self._stack, Path(target))
 
     def container(self, name: str | None = None) -> "Container":
         """A new container of this image, named ``name`` or by its id; `Store.containers` finds it again.
@@ -308,7 +321,7 @@ class Image:
         It keeps the layers, be the image deleted or not. Raises `ContainerExistsError`, `InvalidReferenceError`, and
         `UnsupportedPlaceError` where the disk cannot hold one.
         """
-        layers = tuple(self.config.diff_ids)
+        layers = tuple(self._stack)
         documents = self.documents
         owners_kept = os.geteuid() != 0
         with View(self._store, layers) as view:

@@ -23,6 +23,8 @@ from layerstore.operations.blobs import PushedBlob
 from layerstore.operations.collect import CollectionPlan, CollectionReport, collect, plan_collection
 from layerstore.operations.compare import ByteRange, compare_contents
 from layerstore.operations.compose import compose_image
+from layerstore.operations.difference import Difference, make_difference
+from layerstore.operations.difference_apply import ReceivedDifference, push_difference
 from layerstore.operations.layer_reader import LayerReader
 from layerstore.operations.leases import make_lease
 from layerstore.operations.prove import ProofReport, prove_encodings
@@ -311,7 +313,8 @@ class Store:
         ``manifest`` may be an index; ``config`` and ``documents`` are what else hangs on it and is not in the store
         yet: manifests of an index, configs. ``digest`` is its digest, sha256 unless given. An image that lies in the
         trash comes back, but without the tags it had; `undelete_image` brings those back, too. With ``believe_blobs``
-        the config may say of its layers what it wants, as in a registry. Raises `InvalidManifestError`, and `LayerNotFoundError` if a blob is missing: then nothing was changed.
+        the config may say of its layers what it wants, as in a registry. Raises `InvalidManifestError`, and
+        `LayerNotFoundError` if a blob is missing: then nothing was changed.
         """
         others = [*(() if config is None else (config,)), *documents]
         expected = None if digest is None else Digest(digest)
@@ -339,6 +342,39 @@ class Store:
             return blob_operations.push_blob(
                 self._opened, opened, Digest(digest), holder=self._holder(lease), on_progress=on_progress
             )
+
+    def difference(self, digest: str, have: Iterable[str]) -> Difference | None:
+        """A blob as what is needed to make it out of layers that another store has.
+
+        ``have`` are DiffIDs; those that this store does not have are no help. None if the blob cannot be made of its
+        layer (it is kept raw), or has too little in common with them. Close it. Raises `BlobNotFoundError`.
+        """
+        return make_difference(self._opened, Digest(digest), [Digest(one) for one in have])
+
+    @staticmethod
+    def open_difference(blocks: Iterable[bytes]) -> ReceivedDifference:
+        """A difference that comes from another store, its head read: what it is of, and which layers it needs.
+
+        Raises `UndecodableError` if it is none.
+        """
+        return ReceivedDifference(blocks)
+
+    def push_difference(
+        self,
+        difference: ReceivedDifference,
+        *,
+        digest: str,
+        lease: Lease | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> PushedBlob:
+        """Store the blob that a difference makes out of layers of this store, as `push_blob` would.
+
+        Raises `UndecodableError` for what makes no sense, `LayerNotFoundError` if a base is missing, and
+        `DigestMismatchError` if something else comes of it: then nothing was changed.
+        """
+        return push_difference(
+            self._opened, difference, Digest(digest), holder=self._holder(lease), on_progress=on_progress
+        )
 
     def has_blob(self, digest: str) -> bool:
         """Whether the store can give a blob back: a layer, or an encoding of one."""

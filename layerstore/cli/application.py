@@ -24,6 +24,7 @@ from layerstore.cli import (
     mounts,
     recognition,
     run,
+    serve,
     transfer,
     tree,
 )
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Layers": (layers.push, layers.pull, layers.layers),
     "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
     "Transfer": (transfer.import_, transfer.export, transfer.copy_),
+    "Registry": (serve.serve,),
     "Files": (
         files.ls,
         files.find,

@@ -36,7 +36,7 @@ EXIT_CODES_HELP = """\
   2    wrong usage or invalid input
   3    something that was named is not there
   4    the store's present state forbids it
-  5    the machine, the disk or the store's version forbids it
+  5    the machine, the disk, a registry or the store's version forbids it
   6    stored data is damaged
   130  interrupted (141: the reader of the output went away)
 """

@@ -11,13 +11,17 @@ from layerstore.cli.failures import Interrupted
 from layerstore.cli.image_options import ImageOptions, image_options
 from layerstore.cli.lookup import find_encoding, find_image, find_layer
 from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text, table
-from layerstore.cli.parameters import complete_layer
+from layerstore.cli.parameters import complete_image, complete_layer
 from layerstore.cli.progress import progress_bar
+from layerstore.cli.registry_options import RegistryOptions, registry_options
+from layerstore.cli.registry_transfer import TransferOptions, Wanted, pull_image, push_images, transfer_options
 from layerstore.cli.settings import Settings, command
+from layerstore.cli.transfer import REPORT_FORM, compression_option
 from layerstore.digest import reads_as_digest
 from layerstore.errors import ImageNotFoundError, InvalidInputError, LayerNotFoundError, NotFoundError
 from layerstore.objects import Image, Layer
 from layerstore.progress import OnProgress
+from layerstore.registry.client.references import names_registry
 from layerstore.store import PushResult, Store
 
 _STDIO = "-"
@@ -29,7 +33,8 @@ _SKIPPED_SHOWN = 5
     json_form=(
         "One object a line (JSON lines), each as soon as it is known: for a layer type, source, diff_id, size, "
         "already_present, encoding, bytes_new, bytes_stored, chunks_new, chunks_reused, skipped (the first 100 of the "
-        "paths that were left out), skipped_count; at the end, for the image that was made, type, digest, tags, layers."
+        "paths that were left out), skipped_count; at the end, for the image that was made, type, digest, tags, "
+        f"layers. For what went to a registry an object: {REPORT_FORM}."
     ),
     examples="""
         layerstore push base.tar app.tar.gz
@@ -37,9 +42,10 @@ _SKIPPED_SHOWN = 5
         layerstore push patch.tar --base shop:1.0 --tag shop:1.1 --env MODE=test
         layerstore push rootfs/ --mtime-max 0 --tag base:latest
         zcat layer.tar.gz | layerstore push -
+        layerstore push localhost:5000/team/shop:1.0 --from shop:1.0
     """,
 )
-@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIR|-...", type=click.Path(allow_dash=True))
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIR|-|REF...", type=click.Path(allow_dash=True))
 @click.option("--expected", metavar="DIGEST", help="Refuse the file unless its bytes have this digest.")
 @click.option(
     "--decode",
@@ -57,6 +63,16 @@ _SKIPPED_SHOWN = 5
     help="For a directory: no modification time later than this, in seconds since 1970.",
 )
 @image_options
+@click.option(
+    "--from",
+    "image_name",
+    metavar="IMAGE",
+    shell_complete=complete_image,
+    help="To a registry: send this image of the store, not the one that is called REF.",
+)
+@transfer_options
+@compression_option
+@registry_options
 def push(
     settings: Settings,
     sources: tuple[str, ...],
@@ -64,15 +80,31 @@ def push(
     decode: Literal["auto", "never"],
     mtime_max: int | None,
     image: ImageOptions,
+    image_name: str | None,
+    transfer: TransferOptions,
+    compression: str | None,
+    registry: RegistryOptions,
 ) -> None:
-    """Store layers from files, directories or the standard input.
+    """Store layers from files, directories or the standard input; or send images to a registry.
 
     Prints a line a layer, its DiffID first. A directory becomes a tar that depends on its contents only. A layer is
     kept until an image takes it over or `layerstore rm` releases it; with --tag or --base the layers become an image
     at once. With --quiet only DiffIDs are printed, or only the image's digest if one is made.
 
     Of a compressed file the decoded tar is kept, not the compressed bytes themselves.
+
+    REF is REGISTRY/NAME[:TAG], and no file: the store's image of that name goes to the registry, with all platforms
+    that the store has; what the registry has already is not sent. Layers go as they came, those of `layerstore push` as
+    plain tars, unless --compression says otherwise.
     """
+    remote = [source for source in sources if names_registry(source) and not Path(source).exists()]
+    if remote:
+        if len(remote) < len(sources) or image.wanted or expected is not None:
+            raise click.UsageError(f"{remote[0]} is an image of a registry, which goes alone: --from says which it is")
+        push_images(settings, remote, image_name, transfer.copying(), compression, registry)
+        return
+    if image_name is not None or compression is not None or transfer.given or registry.given:
+        raise click.UsageError(f"{sources[0]} is no image of a registry; leave out options that are for these")
     _check_sources(sources, expected)
     makes_image = image.wanted
     with settings.open() as store:
@@ -173,21 +205,56 @@ def _print_image(settings: Settings, image: Image) -> None:
 
 @command(
     "pull",
-    json_form="An object: diff_id, size, file. If FILE is '-' it goes to stderr.",
+    json_form=(
+        "An object: diff_id, size, file. If FILE is '-' it goes to stderr. "
+        f"For what came from a registry an object: {REPORT_FORM}."
+    ),
     examples="""
         layerstore pull 4f2e9b0c1d3a layer.tar
         layerstore pull 4f2e9b0c1d3a - | tar -tv
+        layerstore pull localhost:5000/team/shop:1.0
+        layerstore pull localhost:5000/team/shop:1.0 --all --name shop:1.0
     """,
 )
-@click.argument("digest", shell_complete=complete_layer, metavar="DIGEST")
-@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
-def pull(settings: Settings, digest: str, file: str) -> None:
-    """Write a layer to a file or to the standard output.
+@click.argument("name", shell_complete=complete_layer, metavar="DIGEST|REF")
+@click.argument("file", required=False, metavar="[FILE]", type=click.Path(allow_dash=True))
+@click.option("--name", "new_name", metavar="NAME", help="What to call the image in the store; REF by default.")
+@click.option("--all", "all_platforms", is_flag=True, help="All platforms of an index.")
+@click.option("--all-tags", is_flag=True, help="All images of the repository REF that have a tag.")
+@transfer_options
+@registry_options
+def pull(
+    settings: Settings,
+    name: str,
+    file: str | None,
+    new_name: str | None,
+    all_platforms: bool,
+    all_tags: bool,
+    transfer: TransferOptions,
+    registry: RegistryOptions,
+) -> None:
+    """Write a layer to a file or to the standard output; or get an image from a registry into the store.
 
     DIGEST is a DiffID or a unique beginning of one, 12 hex digits or more; FILE '-' is the standard output. Every byte
     is verified. A file gets the whole layer or stays as it was; what a pipe got is complete only if the command ends
     with 0.
+
+    REF is REGISTRY/NAME[:TAG][@DIGEST]. Of an index the image for this machine is taken, or for --platform. What the
+    store has is not fetched again, and a broken download goes on where it was. Credentials are those of `docker login`.
     """
+    if file is None:
+        if not names_registry(name):
+            raise click.UsageError(f"{name} is no image of a registry (REGISTRY/NAME:TAG), and a layer needs FILE")
+        pull_image(settings, name, Wanted(transfer, new_name, all_platforms, all_tags), registry)
+        return
+    if names_registry(name):
+        raise click.UsageError(f"{name} is an image of a registry, which goes into the store; leave out FILE")
+    if new_name is not None or all_platforms or all_tags or transfer.given or registry.given:
+        raise click.UsageError("a layer goes into FILE; leave out options that are for images of a registry")
+    _pull_layer(settings, name, file)
+
+
+def _pull_layer(settings: Settings, digest: str, file: str) -> None:
     to_stdout = file == _STDIO
     if to_stdout and (sys.stdout is None or sys.stdout.isatty()):
         raise click.UsageError(

@@ -4,17 +4,22 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 
+from layerstore import RemoteRepository
 from layerstore.cli.progress import progress_bar
+from layerstore.cli.registry_options import RegistryOptions
 from layerstore.cli.settings import Settings
 from layerstore.errors import LayerstoreError, NotFoundError
-from layerstore.places.opening import FORMATS, Place, open_place
+from layerstore.places.opening import FORMATS, REMOTE, Place, open_place
 from layerstore.places.store_place import StorePlace
 from layerstore.progress import OnProgress, Progress
+from layerstore.registry.client.references import DEFAULT_TAG, RemoteName
+
+OpenedPlace = Place | RemoteRepository
 
 _STDIO = "-"
 _BLOCK_SIZE = 1 << 20
@@ -23,8 +28,15 @@ _PIPE_FILE = "archive.tar"
 
 
 @contextmanager
-def opened_source(settings: Settings, text: str, format: str | None) -> Iterator[tuple[Place, str | None]]:
+def opened_source(
+    settings: Settings, text: str, format: str | None, registry: RegistryOptions
+) -> Iterator[tuple[OpenedPlace, str | None]]:
     """A place to copy from, and the name that was given with it. An archive from a pipe is read to its end first."""
+    if _is_remote(text, format):
+        remote = RemoteName.parse(text)
+        with closing(RemoteRepository(remote.repository, options=registry.connection())) as repository:
+            yield repository, remote.image
+        return
     if is_pipe(text):
         format = _pipe_format(text, format)
         if sys.stdin is None or sys.stdin.isatty():
@@ -50,8 +62,15 @@ def opened_source(settings: Settings, text: str, format: str | None) -> Iterator
 
 
 @contextmanager
-def opened_sink(text: str, format: str | None) -> Iterator[tuple[Place, str | None]]:
+def opened_sink(text: str, format: str | None, registry: RegistryOptions) -> Iterator[tuple[OpenedPlace, str | None]]:
     """A place to copy into, and the name that was given with it. A pipe gets the archive when it is whole."""
+    if _is_remote(text, format):
+        remote = RemoteName.parse(text)
+        if remote.digest is not None:
+            raise click.UsageError(f"{remote.repository} gets an image by a tag; leave out the digest")
+        with closing(RemoteRepository(remote.repository, options=registry.connection())) as repository:
+            yield repository, remote.tag
+        return
     if is_pipe(text):
         format = _pipe_format(text, format)
         if sys.stdout is None or sys.stdout.isatty():
@@ -106,13 +125,23 @@ def one_name(option: str | None, in_place: str | None) -> str | None:
     return in_place if option is None else option
 
 
-def chosen_references(references: tuple[str, ...], in_place: str | None) -> list[str] | None:
-    """Which images of a source are meant: None for all."""
+def chosen_references(source: OpenedPlace, references: tuple[str, ...], in_place: str | None) -> list[str] | None:
+    """Which images of a source are meant: None for all. Of a repository in a registry it is the latest one."""
     if references and in_place is not None:
         raise click.UsageError(f"the place names the image {in_place!r} already; leave out other names")
     if in_place is not None:
         return [in_place]
+    if not references and isinstance(source, RemoteRepository):
+        return [DEFAULT_TAG]
     return list(references) or None
+
+
+def _is_remote(text: str, format: str | None) -> bool:
+    if not text.startswith(REMOTE) or Path(text).exists():
+        return False
+    if format is not None:
+        raise click.UsageError(f"{text!r} is in a registry: leave out --format")
+    return True
 
 
 @contextmanager

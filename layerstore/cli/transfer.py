@@ -1,31 +1,33 @@
 """Commands that bring images from one place to another: import, export, copy."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import click
 
 from layerstore.cli.encodings import prove_some, show_proof
 from layerstore.cli.failures import EXIT_DAMAGED, Interrupted
+from layerstore.cli.grouped_options import Command, Decorator, with_options
 from layerstore.cli.lookup import find_image
 from layerstore.cli.naming import Naming, namings
 from layerstore.cli.output import count_text, print_json, safe, size_text
 from layerstore.cli.parameters import complete_image_or_file
 from layerstore.cli.places import chosen_references, is_pipe, one_name, opened_sink, opened_source
 from layerstore.cli.progress import progress_bars
+from layerstore.cli.registry_options import RegistryOptions, registry_options
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import EncoderUnavailableError
 from layerstore.places.copying import CopiedImage, CopyReport, copy
 from layerstore.places.opening import FORMATS
 from layerstore.places.place import Sink, Source
 from layerstore.places.store_place import StorePlace
+from layerstore.progress import OnProgress, Progress
 from layerstore.store import Store
 
 _UNNAMED = "<none>"
 _COMPRESSIONS = ("none", "gzip", "zstd")
-_REPORT_FORM = (
+REPORT_FORM = (
     "images (digest, source_digest, source_name, name), documents, blobs_copied, bytes_copied, blobs_present, "
     "bytes_present, blobs_absent (layers that licences keep elsewhere), replaced (names that another image had)"
 )
@@ -42,8 +44,7 @@ class CopyOptions:
     jobs: int | None
 
 
-_OPTIONS = (
-    click.option("--name", metavar="NAME", help="What to call the image there."),
+SELECTION_OPTIONS: tuple[Decorator, ...] = (
     click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index, copy only the image for this platform."),
     click.option("--referrers", is_flag=True, help="Also what refers to the images: signatures, attestations."),
     click.option(
@@ -53,27 +54,23 @@ _OPTIONS = (
         help="How many blobs are copied at the same time; by default as many as suit the place.",
     ),
 )
+"""What every command has that copies images: ``platform``, ``referrers``, ``jobs``."""
+_OPTIONS: tuple[Decorator, ...] = (
+    click.option("--name", metavar="NAME", help="What to call the image there."),
+    *SELECTION_OPTIONS,
+)
 
 
-def _copy_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+def _copy_options(function: Command) -> Command:
     """Add the options to a command, whose function gets them as one `CopyOptions` called ``options``."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **values: Any) -> int | None:
-        options = CopyOptions(**{field.name: values.pop(field.name) for field in fields(CopyOptions)})
-        return function(*args, options=options, **values)
-
-    decorated: Callable[..., int | None] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+    return with_options(function, CopyOptions, "options", _OPTIONS)
 
 
-def _format_option(text: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+def _format_option(text: str) -> Decorator:
     return click.option("--format", type=click.Choice(FORMATS), help=text)
 
 
-_compression_option = click.option(
+compression_option = click.option(
     "--compression",
     type=click.Choice(_COMPRESSIONS),
     help="Compress layers anew that are not compressed so; digests change.",
@@ -82,17 +79,19 @@ _compression_option = click.option(
 
 @command(
     "import",
-    json_form=f"An object: {_REPORT_FORM}, proof (with --prove what `layerstore encodings prove` has; else null).",
+    json_form=f"An object: {REPORT_FORM}, proof (with --prove what `layerstore encodings prove` has; else null).",
     examples="""
         layerstore import shop.tar
         layerstore import layout/ 1.0 --name registry.example.com/team/shop
         layerstore import oci:layout:1.0 --platform linux/arm64 --prove
         docker save shop:1.0 | layerstore import -
+        layerstore import docker://localhost:5000/team/shop:1.0
     """,
 )
 @click.argument("place", metavar="PLACE", type=_PLACE)
 @click.argument("references", nargs=-1, metavar="[REF...]")
 @_copy_options
+@registry_options
 @_format_option("What PLACE is; found out by itself otherwise.")
 @click.option("--prove", is_flag=True, help="Run `layerstore encodings prove` on the new blobs.")
 def import_(
@@ -100,6 +99,7 @@ def import_(
     place: str,
     references: tuple[str, ...],
     options: CopyOptions,
+    registry: RegistryOptions,
     format: str | None,
     prove: bool,
 ) -> int:
@@ -107,18 +107,18 @@ def import_(
 
     All of a place are copied, or those that are named. PLACE is an OCI layout (a directory), an archive of one, or what
     `docker save` writes; '-' is an archive on the standard input. KIND:PATH[:REF] with oci, oci-archive, docker-archive
-    or store says what it is, as skopeo has it. Compressed layers are given back bit for bit; they are kept raw until
-    `layerstore encodings prove` has found out how they are made again.
+    or store says what it is, as skopeo has it, and docker://NAME[:TAG] is in a registry. Compressed layers are given
+    back bit for bit; they are kept raw until `layerstore encodings prove` has found out how they are made again.
 
     --name is a whole reference for one image, or a repository in which all keep their tags.
     """
-    with settings.open() as store, opened_source(settings, place, format) as (source, in_place):
-        chosen = chosen_references(references, in_place)
+    with settings.open() as store, opened_source(settings, place, format, registry) as (source, in_place):
+        chosen = chosen_references(source, references, in_place)
         copies = namings(source, chosen, options.name, options.platform)
         for one in copies:
             if one.name is not None:
                 store.tags.check(one.name)  # before anything is copied
-        report = _copy_all(settings, source, StorePlace(store), copies, options)
+        report = copy_all(settings, source, StorePlace(store), copies, options)
         proof = prove_some(settings, store, _blobs(store, report)) if prove else None
     if settings.json:
         print_json({**_document(report), "proof": proof})
@@ -131,24 +131,27 @@ def import_(
 
 @command(
     "export",
-    json_form=f"An object: {_REPORT_FORM}. If PLACE is '-' it goes to stderr.",
+    json_form=f"An object: {REPORT_FORM}. If PLACE is '-' it goes to stderr.",
     examples="""
         layerstore export shop:1.0 shop.tar
         layerstore export shop:1.0 shop:1.1 layout/
         layerstore export shop:1.0 oci-archive:shop.oci:1.0 --compression zstd
         layerstore export shop:1.0 - | docker load
+        layerstore export shop:1.0 docker://localhost:5000/team/shop
     """,
 )
 @click.argument("images", nargs=-1, required=True, shell_complete=complete_image_or_file, metavar="REF...")
 @click.argument("place", metavar="PLACE", type=_PLACE)
 @_copy_options
+@registry_options
 @_format_option("What PLACE is to be; by its ending otherwise: .tar for docker-archive, else oci.")
-@_compression_option
+@compression_option
 def export(
     settings: Settings,
     images: tuple[str, ...],
     place: str,
     options: CopyOptions,
+    registry: RegistryOptions,
     format: str | None,
     compression: str | None,
 ) -> None:
@@ -156,51 +159,54 @@ def export(
 
     PLACE is a directory, an OCI layout that is made or added to; or a new file, an archive that `docker load` and OCI
     tools read; '-' is the standard output. KIND:PATH[:REF] with oci, oci-archive, docker-archive or store says what it
-    is to be, as skopeo has it. Layers are compressed as they came; those of images that were made with
-    `layerstore push` are plain tars. With --compression, layers and so digests are others.
+    is to be, as skopeo has it, and docker://NAME[:TAG] is in a registry. Layers are compressed as they came; those of
+    images that were made with `layerstore push` are plain tars. With --compression, layers and so digests are others.
     """
     with settings.open(read_only=True) as store:
         chosen = [_reference(store, text) for text in images]
-        with opened_sink(place, format) as (sink, in_place):
+        with opened_sink(place, format, registry) as (sink, in_place):
             copies = [Naming(chosen, one_name(options.name, in_place))]
-            report = _copy_all(settings, StorePlace(store), sink, copies, options, compression)
-    _print_report(settings, report, to_stdout=is_pipe(place))
+            report = copy_all(settings, StorePlace(store), sink, copies, options, compression=compression)
+    print_report(settings, report, to_stdout=is_pipe(place))
 
 
 @command(
     "copy",
-    json_form=f"An object: {_REPORT_FORM}. If SINK is '-' it goes to stderr.",
+    json_form=f"An object: {REPORT_FORM}. If SINK is '-' it goes to stderr.",
     examples="""
         layerstore copy layout/ oci-archive:shop.oci
         layerstore copy docker-archive:shop.tar oci:other shop:1.0
         layerstore copy oci:layout:1.0 shop-1.0.tar --name shop:1.0
+        layerstore copy docker://localhost:5000/team/shop:1.0 oci:other
     """,
 )
 @click.argument("source", metavar="SOURCE", type=_PLACE)
 @click.argument("sink", metavar="SINK", type=_PLACE)
 @click.argument("references", nargs=-1, metavar="[REF...]")
 @_copy_options
-@_compression_option
+@registry_options
+@compression_option
 def copy_(
     settings: Settings,
     source: str,
     sink: str,
     references: tuple[str, ...],
     options: CopyOptions,
+    registry: RegistryOptions,
     compression: str | None,
 ) -> None:
     """Copy images between any two places. It needs no store.
 
     All of the first are copied, or those that are named, byte for byte. Places are as for `layerstore import` and
-    `layerstore export`: a directory, a file, '-', or KIND:PATH[:REF] with oci, oci-archive, docker-archive or store.
-    With --compression, layers and so digests are others.
+    `layerstore export`: a directory, a file, '-', or KIND:PATH[:REF] with oci, oci-archive, docker-archive or store,
+    or docker://NAME[:TAG] in a registry. With --compression, layers and so digests are others.
     """
-    with opened_source(settings, source, None) as (opened, in_source):
-        chosen = chosen_references(references, in_source)
-        with opened_sink(sink, None) as (target, in_sink):
+    with opened_source(settings, source, None, registry) as (opened, in_source):
+        chosen = chosen_references(opened, references, in_source)
+        with opened_sink(sink, None, registry) as (target, in_sink):
             copies = [Naming(chosen, one_name(options.name, in_sink))]
-            report = _copy_all(settings, opened, target, copies, options, compression)
-    _print_report(settings, report, to_stdout=is_pipe(sink))
+            report = copy_all(settings, opened, target, copies, options, compression=compression)
+    print_report(settings, report, to_stdout=is_pipe(sink))
 
 
 def _reference(store: Store, text: str) -> str:
@@ -214,16 +220,20 @@ def _blobs(store: Store, report: CopyReport) -> list[str]:
     return [blob for blob in blobs if blob in store.encodings]
 
 
-def _copy_all(
+def copy_all(
     settings: Settings,
     source: Source,
     sink: Sink,
     copies: Sequence[Naming],
     options: CopyOptions,
+    *,
     compression: str | None = None,
+    operation: str = "copy",
 ) -> CopyReport:
+    """Run copies, of which bars tell under the name of the operation; what they came to."""
     try:
-        with progress_bars(settings) as on_progress:
+        with progress_bars(settings) as bars:
+            on_progress = None if bars is None else _called(bars, operation)
             reports = [
                 copy(
                     source,
@@ -243,10 +253,18 @@ def _copy_all(
     except EncoderUnavailableError as error:
         others = "`--compression zstd` or `--compression none`"
         raise EncoderUnavailableError(f"{error}; {others} gives the same layers under other digests") from error
-    return _sum(reports)
+    return summed(reports)
 
 
-def _sum(reports: Sequence[CopyReport]) -> CopyReport:
+def _called(bars: OnProgress, operation: str) -> OnProgress:
+    def tell(progress: Progress) -> None:
+        bars(replace(progress, operation=operation) if progress.operation == "copy" else progress)
+
+    return tell
+
+
+def summed(reports: Sequence[CopyReport]) -> CopyReport:
+    """What several copies came to together."""
     counts = [field.name for field in fields(CopyReport) if field.name not in ("images", "replaced")]
     return CopyReport(
         tuple(image for report in reports for image in report.images),
@@ -259,7 +277,8 @@ def _document(report: CopyReport) -> dict[str, Any]:
     return {field.name: getattr(report, field.name) for field in fields(report)}
 
 
-def _print_report(settings: Settings, report: CopyReport, *, to_stdout: bool) -> None:
+def print_report(settings: Settings, report: CopyReport, *, to_stdout: bool) -> None:
+    """Print what a copy came to; on stderr if what was copied went ``to_stdout``."""
     if settings.json:
         print_json(_document(report), err=to_stdout)
     elif not to_stdout:

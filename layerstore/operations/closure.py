@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, ImageNotFoundError, IndexDamagedError, InvalidManifestError
 from layerstore.oci.closure import Closure, gather
+from layerstore.oci.documents import Descriptor
+from layerstore.oci.media_types import LAYER_COMPRESSIONS
 from layerstore.storage.index import Transaction
 
 
@@ -42,6 +44,35 @@ def needed_layers(closure: Closure, diff_id_of: Callable[[Digest], Digest | None
     return list(needed)
 
 
+def stack_of(transaction: Transaction, digest: Digest) -> list[Digest]:
+    """The layers of an image of one platform, the lowest first, as its config names them.
+
+    Raises `InvalidManifestError` for an index, and if a blob that is there is another layer than the config says: it
+    may have been put without a look at that, and show what is none of its own.
+    """
+    closure = stored_closure(transaction, digest)
+    if closure.config is None:
+        raise InvalidManifestError(f"{digest} is no image of one platform, so it has no files")
+    if closure.contradiction:
+        raise InvalidManifestError(closure.contradiction)
+    for blob in closure.blobs:
+        actual = _proper_diff_id(transaction, blob.descriptor)
+        if actual is not None and blob.diff_id is not None and actual != blob.diff_id:
+            raise InvalidManifestError(
+                f"blob {blob.descriptor.digest} of image {digest} decodes to {actual}; its config says {blob.diff_id}"
+            )
+    return [blob.diff_id for blob in closure.blobs if blob.diff_id is not None]
+
+
+def _proper_diff_id(transaction: Transaction, descriptor: Descriptor) -> Digest | None:
+    """The layer that a blob is beyond doubt: one that says it is compressed may only be kept as the bytes it is."""
+    encoding = transaction.encodings.get(descriptor.digest)
+    if encoding is not None:
+        return encoding.diff_id
+    is_plain = LAYER_COMPRESSIONS.get(descriptor.media_type) == "none" and descriptor.digest.algorithm == "sha256"
+    return descriptor.digest if is_plain else None
+
+
 def stored_diff_id(transaction: Transaction, blob: Digest) -> Digest | None:
     """The layer that a blob of the store decodes to, which may be missing; None if there is no such blob."""
     encoding = transaction.encodings.get(blob)
@@ -50,7 +81,7 @@ def stored_diff_id(transaction: Transaction, blob: Digest) -> Digest | None:
     return blob if blob in transaction.layers else None
 
 
-def layers_of(transaction: Transaction, digest: Digest) -> tuple[Digest, ...]:
+def layers_of(transaction: Transaction, digest: Digest) -> list[Digest]:
     """The layers of everything that hangs on an image and is in the store, each once."""
     closure = stored_closure(transaction, digest)
     found = dict.fromkeys(one for one in closure.diff_ids if one in transaction.layers)
@@ -60,7 +91,7 @@ def layers_of(transaction: Transaction, digest: Digest) -> tuple[Digest, ...]:
             found[encoding.diff_id] = None
         elif blob in transaction.layers:
             found[blob] = None
-    return tuple(found)
+    return list(found)
 
 
 def kept_by(transaction: Transaction, closure: Closure) -> dict[int, Digest]:

@@ -9,15 +9,21 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, InvalidInputError, InvalidOptionError, LayerstoreError
+from layerstore.errors import (
+    BlobNotFoundError,
+    InvalidInputError,
+    InvalidManifestError,
+    InvalidOptionError,
+    LayerstoreError,
+)
 from layerstore.oci import media_types
 from layerstore.oci.closure import Closure
-from layerstore.oci.documents import Descriptor
+from layerstore.oci.documents import Descriptor, parse_image
 from layerstore.places.closure import Walker, blobs_of
 from layerstore.places.index_file import CONTAINERD_NAME
 from layerstore.places.layout import OCILayout
 from layerstore.places.names import checked_name, names_in
-from layerstore.places.place import Root, Sink, Source, Writer
+from layerstore.places.place import RemotePlace, Root, Sink, Source, Writer
 from layerstore.places.platforms import WantedPlatform
 from layerstore.places.recompress import Compression, Recompressed, recompressed
 from layerstore.places.selection import for_platform, select, with_referrers
@@ -98,8 +104,11 @@ def copy(
     if jobs is not None and jobs < 1:
         raise InvalidOptionError(f"{jobs} jobs: at least one is needed")
     origin, target = as_place(source), as_place(sink)
-    jobs = jobs or target.jobs
+    jobs = jobs or _jobs(origin, target)
     chosen = _choose(origin, target, references, name, platform, referrers)
+    if isinstance(target, RemotePlace):
+        target.check_names([one for one in chosen.names if one is not None])
+        target.may_mount_from(origin)
     with ExitStack() as stack:
         made = Recompressed(origin, chosen.roots, chosen.closures)
         if compression is not None:
@@ -123,8 +132,8 @@ def copy(
             )
             for root, new_name, closure in zip(made.roots, chosen.names, made.closures, strict=True):
                 writer.put_root(_renamed(root, new_name), closure.documents)
-            files = made.source.layout_files() if made.roots == origin.roots() and name is None else None
-            if files is not None:
+            files = made.source.layout_files()
+            if files is not None and name is None and made.roots == origin.roots():
                 writer.resemble(files)
     return CopyReport(
         tuple(
@@ -145,6 +154,11 @@ def copy(
             )
         ),
     )
+
+
+def _jobs(source: Source, sink: Sink) -> int:
+    """As many as suit the sink; but what comes from afar is mostly waited for."""
+    return max(source.jobs, sink.jobs) if isinstance(source, RemotePlace) else sink.jobs
 
 
 def _names_before(target: Sink) -> dict[str, Digest]:
@@ -182,12 +196,23 @@ def _choose(
     roots = selected if wanted is None else [for_platform(walker, root, wanted) for root in selected]
     closures = [walker.closure(root.descriptor) for root in roots]
     if referrers:
-        refer = with_referrers(walker, source, selected, [one for closure in closures for one in closure.documents])
+        refer = with_referrers(walker, source, selected, _manifests_in(closures))
         roots = [*roots, *refer]
         names += names_in(sink, source, refer)
         closures += [walker.closure(root.descriptor) for root in refer]
     _check_distinct(roots, names)
     return _Chosen(roots, names, closures)
+
+
+def _manifests_in(closures: Sequence[Closure]) -> list[Digest]:
+    """All that something can refer to: manifests and indexes, no configs."""
+    found = []
+    for closure in closures:
+        for digest, data in closure.documents.items():
+            with suppress(InvalidManifestError):
+                parse_image(data)
+                found.append(digest)
+    return found
 
 
 def _check_distinct(roots: Sequence[Root], names: Sequence[str | None]) -> None:
@@ -209,7 +234,9 @@ def _compression(text: str) -> Compression:
 def _present(source: Source, closures: Sequence[Closure]) -> tuple[dict[Digest, Descriptor], list[Descriptor]]:
     """The blobs that can be copied, and those that the source does not have."""
     blobs = blobs_of(closures)
-    absent = [descriptor for descriptor in blobs.values() if source.blob_size(descriptor.digest) is None]
+    # From afar, what is missing shows when it is read; only what may be missing is worth a question.
+    asked = [one for one in blobs.values() if _may_be_absent(one) or not isinstance(source, RemotePlace)]
+    absent = [descriptor for descriptor in asked if source.blob_size(descriptor.digest) is None]
     for descriptor in absent:
         if _may_be_absent(descriptor):
             del blobs[descriptor.digest]

@@ -26,6 +26,8 @@ _ELSEWHERE = frozenset(
     {"docker", "docker-daemon", "containers-storage", "dir", "sif", "ostree", "tarball", "registry", "http", "https"}
 )
 """What other tools call places that this one does not know; none is meant to become a folder of that name."""
+REMOTE = "docker://"
+"""What stands before the name of a repository in a registry."""
 FORMATS = ("oci", "oci-archive", "docker-archive")
 
 
@@ -45,6 +47,8 @@ def open_place(text: str, format: str | None = None) -> tuple[Place, str | None]
         if not text:
             raise InvalidOptionError("a place cannot be empty")
         path = Path(text)
+        if text.startswith(REMOTE) and not path.exists():
+            raise InvalidOptionError(f"{text} is in a registry: open it as a `RemoteRepository`")
         if colon and kind in _ELSEWHERE and not path.exists():
             raise InvalidOptionError(
                 f"{kind}: is a place that layerstore does not reach; copy to oci:DIR, and from there with "

@@ -7,7 +7,7 @@ What hangs on a root (manifests of an index, configs, layers) is found by readin
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from layerstore.digest import Digest
 from layerstore.oci.documents import Descriptor
@@ -86,7 +86,30 @@ class BlobWriter(Protocol):
         ...
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
-        """Take a blob. If ``blocks`` raises, or has another digest where the sink verifies, nothing is kept."""
+        """Take a blob. If ``blocks`` raises, or has another digest where the sink verifies, nothing is kept.
+
+        ``blocks`` begins anew each time that it is gone through, one time after the other.
+        """
+        ...
+
+
+@runtime_checkable
+class DifferenceSource(Protocol):
+    """A source that may give a blob as its difference to layers that somebody has."""
+
+    def open_difference(
+        self, descriptor: Descriptor, have: Sequence[Digest]
+    ) -> AbstractContextManager[Iterator[bytes] | None]:
+        """What `Store.open_difference` takes, against layers of ``have``. None: the blob is to be read as it is."""
+        ...
+
+
+@runtime_checkable
+class DifferenceWriter(Protocol):
+    """A writer that may take a blob as its difference to layers that it has."""
+
+    def put_difference(self, descriptor: Descriptor, source: "Source") -> bool:
+        """Take a blob so, if the source can give it so; else nothing is done. Whether it was taken."""
         ...
 
 
@@ -120,4 +143,25 @@ class Sink(Protocol):
 
     def writing(self) -> AbstractContextManager[Writer]:
         """Open the sink. What was put is seen, durably, when the block is left without an error; else none of it."""
+        ...
+
+
+@runtime_checkable
+class RemotePlace(Source, Sink, Protocol):
+    """A place to which each question is a journey: it is asked for what is needed, and not to list all."""
+
+    def roots_named(self, reference: str) -> list[Root]:
+        """What answers to a name, a digest or a reference; empty if nothing does."""
+        ...
+
+    def referrers_of(self, digest: Digest) -> list[Root]:
+        """What refers to a manifest or index."""
+        ...
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `InvalidReferenceError` if images cannot have these names there, each its own."""
+        ...
+
+    def may_mount_from(self, source: Source) -> None:
+        """Say, before it is opened, where the blobs come from: some may be there, and need not be sent."""
         ...

@@ -1,6 +1,6 @@
 """Which roots of a source are meant: by references, by platform, and with what refers to them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from layerstore.digest import Digest
@@ -9,10 +9,11 @@ from layerstore.oci import media_types
 from layerstore.oci.documents import Descriptor, Index
 from layerstore.places.closure import Walker
 from layerstore.places.names import answers_to
-from layerstore.places.place import Root, Source
+from layerstore.places.place import RemotePlace, Root, Source
 from layerstore.places.platforms import WantedPlatform, normalized
 
 _SHOWN_NAMES_MAX = 10
+_REFERRERS_MAX = 10_000
 
 
 def select(source: Source, references: Sequence[str] | None, platform: WantedPlatform | None) -> list[Root]:
@@ -21,14 +22,12 @@ def select(source: Source, references: Sequence[str] | None, platform: WantedPla
     Raises `ImageNotFoundError` for a reference that nothing answers to, and `InvalidInputError` for one, or a name,
     that several different images answer to.
     """
-    roots = source.roots()
     if references is None:
-        return _without_ambiguity(source, roots, platform)
+        return _without_ambiguity(source, source.roots(), platform)
+    find = _finder(source)
     chosen: list[Root] = []
     for reference in references:
-        found = [root for root in roots if answers_to(source, root, reference)]
-        if not found:
-            raise ImageNotFoundError(f"{source.name} has no image {reference[:200]!r}: {_available(roots)}")
+        found = find(reference)
         exact = [root for root in found if root.name == reference]
         one = _without_ambiguity(source, exact or found, platform)
         if reference == one[0].descriptor.digest:
@@ -36,6 +35,28 @@ def select(source: Source, references: Sequence[str] | None, platform: WantedPla
             one = [next((root for root in one if root.name is None), one[0])]
         chosen += [root for root in one if root not in chosen]
     return chosen
+
+
+def _finder(source: Source) -> Callable[[str], list[Root]]:
+    """Gives the roots that answer to a reference. Raises `ImageNotFoundError` if none does."""
+    if isinstance(source, RemotePlace):
+        return lambda reference: _found_far(source, reference)
+    roots = source.roots()
+
+    def find(reference: str) -> list[Root]:
+        found = [root for root in roots if answers_to(source, root, reference)]
+        if not found:
+            raise ImageNotFoundError(f"{source.name} has no image {reference[:200]!r}: {_available(roots)}")
+        return found
+
+    return find
+
+
+def _found_far(source: RemotePlace, reference: str) -> list[Root]:
+    found = source.roots_named(reference)
+    if not found:
+        raise ImageNotFoundError(f"{source.name} has no image {reference[:200]!r}")
+    return found
 
 
 def for_platform(walker: Walker, root: Root, wanted: WantedPlatform) -> Root:
@@ -56,6 +77,20 @@ def for_platform(walker: Walker, root: Root, wanted: WantedPlatform) -> Root:
     return replace(root, descriptor=chosen)
 
 
+def platform_to_copy(source: Source, root: Root, wanted: WantedPlatform) -> WantedPlatform | None:
+    """The platform to choose an image of an index by; None where nothing is to be chosen from.
+
+    Raises `ImageNotFoundError` if there are others, and not this one.
+    """
+    if root.descriptor.media_type not in media_types.INDEXES:
+        return None
+    walker = Walker(source)
+    if all(entry.platform is None for entry in _manifests(walker, root.descriptor)):
+        return None
+    for_platform(walker, root, wanted)
+    return wanted
+
+
 def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], digests: Iterable[Digest]) -> list[Root]:
     """The roots that refer to what is chosen (signatures, attestations), and to those in turn.
 
@@ -63,8 +98,10 @@ def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], diges
     ``digests`` are all manifests and indexes that are chosen.
     """
     targets = set(digests)
-    result: list[Root] = []
     keys = {_key(root) for root in chosen}
+    if isinstance(source, RemotePlace):
+        return _referrers_far(source, keys, targets)
+    result: list[Root] = []
     rest = [root for root in source.roots() if _key(root) not in keys]
     subjects = {root.descriptor.digest: _subject(walker, root.descriptor) for root in rest}
     grown = True
@@ -75,6 +112,23 @@ def with_referrers(walker: Walker, source: Source, chosen: Sequence[Root], diges
         targets.update(root.descriptor.digest for root in found)
         result += found
         grown = bool(found)
+    return result
+
+
+def _referrers_far(source: RemotePlace, keys: set[tuple[str | None, Digest]], targets: set[Digest]) -> list[Root]:
+    result: list[Root] = []
+    asked: set[Digest] = set()
+    while targets - asked:
+        digest = min(targets - asked)
+        asked.add(digest)
+        for root in source.referrers_of(digest):
+            if _key(root) in keys:
+                continue
+            if len(result) >= _REFERRERS_MAX:
+                raise InvalidManifestError(f"{source.name} has more than {_REFERRERS_MAX} referrers of what is copied")
+            keys.add(_key(root))
+            targets.add(root.descriptor.digest)
+            result.append(root)
     return result
 
 

@@ -8,17 +8,27 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, LeaseEndedError
+from layerstore.errors import (
+    BlobNotFoundError,
+    EncoderUnavailableError,
+    InvalidInputError,
+    LayerNotFoundError,
+    LeaseEndedError,
+)
 from layerstore.objects import Lease
 from layerstore.oci import media_types
 from layerstore.oci.closure import Walker
 from layerstore.oci.documents import Descriptor
+from layerstore.oci.reference import Reference
 from layerstore.places.content import verified_document
-from layerstore.places.place import LayoutFiles, Root, Sink, Source, Writer, named_roots
+from layerstore.places.place import DifferenceSource, LayoutFiles, Root, Sink, Source, Writer, named_roots
 from layerstore.store import Store
 
 RESUME_SECONDS = 24 * 3600
 """How long a copy into a store that was interrupted can go on where it was."""
+_IMAGES_LOOKED_AT = 200
+_LAYERS_MAX = 64
+"""Layers that one side says it has. Each costs some 75 bytes a blob to say."""
 _RENEW_SECONDS = RESUME_SECONDS / 4
 """When to renew the lease: each time rewrites all that it holds."""
 
@@ -70,13 +80,33 @@ class StorePlace:
             if isinstance(blocks, Generator):
                 blocks.close()  # what it holds is to be let go of now
 
+    def layers_like(self, repository: str | None) -> list[Digest]:
+        """Layers that an image of this repository is likely to have something in common with, the likeliest first.
+
+        They are those of the newest images, of the same repository before others.
+        """
+        images = list(reversed(list(self.store.images)))[:_IMAGES_LOOKED_AT]
+        near = [one for one in images if repository and self._is_of(one, repository)]
+        found: dict[Digest, None] = {}
+        for digest in dict.fromkeys([*near, *images]):
+            if len(found) >= _LAYERS_MAX:
+                break
+            image = self.store.images.get(digest)  # it may be deleted meanwhile
+            found.update(dict.fromkeys(layer.diff_id for layer in ([] if image is None else image.layers)))
+        return [one for one in found if one in self.store.layers][:_LAYERS_MAX]
+
+    def _is_of(self, digest: str, repository: str) -> bool:
+        image = self.store.images.get(digest)
+        path = Reference(repository, "latest").path
+        return image is not None and any(Reference.parse(tag).path == path for tag in image.tags)
+
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """See `Sink`. Each image comes in one step, and those before it remain if one is refused.
 
         After an error, the blobs that were completed are kept for a day, so that the copy can go on.
         """
-        writer = _StoreWriter(self.store)
+        writer = _StoreWriter(self)
         try:
             yield writer
             writer.publish()
@@ -95,8 +125,9 @@ def as_place(place: P | Store) -> P | StorePlace:
 class _StoreWriter:
     verifies_blobs = True
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, place: StorePlace) -> None:
+        self._place = place
+        self._store = store = place.store
         self._lease = _LongLease(store)
         self.has_put = False
         self._held: set[Digest] = set()
@@ -111,6 +142,25 @@ class _StoreWriter:
         if has:
             self._held.add(descriptor.digest)
         return has
+
+    def put_difference(self, descriptor: Descriptor, source: Source) -> bool:
+        """See `DifferenceWriter`."""
+        if not isinstance(source, DifferenceSource):
+            return False
+        have = self._place.layers_like(source.repository)
+        if not have:
+            return False
+        with source.open_difference(descriptor, have) as blocks:
+            if blocks is None:
+                return False
+            try:
+                difference = self._store.open_difference(blocks)
+                self._store.push_difference(difference, digest=descriptor.digest, lease=self._lease.renewed())
+            except (InvalidInputError, LayerNotFoundError, EncoderUnavailableError):
+                return False  # the blob itself tells whether anything is wrong
+        self._held.add(descriptor.digest)
+        self.has_put = True
+        return True
 
     def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
         """See `Writer`."""

@@ -5,12 +5,14 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from layerstore.oci.documents import Descriptor
 from layerstore.places.content import measured, verified
-from layerstore.places.place import BlobWriter, Source
+from layerstore.places.place import BlobWriter, DifferenceWriter, Source
 from layerstore.progress import PROGRESS_SECONDS, OnProgress, Progress, Throttle
 
 _AHEAD_BLOCKS = 4
@@ -29,6 +31,26 @@ class _Passage:
 
     def count(self, size: int) -> None:
         self.done += size
+
+
+class _Blocks:
+    """A blob's blocks, for a sink that may have to begin anew: each time, the source is opened again."""
+
+    def __init__(self, opened: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> None:
+        self._opened = opened
+        self._stack = ExitStack()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._stack.close()
+        return self._stack.enter_context(self._opened())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
 
 
 class _StoppedError(Exception):
@@ -77,13 +99,22 @@ def transfer(
         if writer.has_blob(descriptor):
             passage.done = descriptor.size
             passage.note = "already there"
+        elif isinstance(writer, DifferenceWriter) and writer.put_difference(descriptor, source):
+            passage.done = descriptor.size
         else:
-            is_large = descriptor.size >= _AHEAD_SIZE_MIN
-            with (
-                source.read_blob(descriptor) as blocks,
-                _read(check(descriptor, blocks, passage.count), ahead and is_large) as checked,
-            ):
-                writer.put_blob(descriptor, _stoppable(checked, stopping))
+            is_ahead = ahead and descriptor.size >= _AHEAD_SIZE_MIN
+
+            @contextmanager
+            def opened() -> Iterator[Iterator[bytes]]:
+                passage.done = 0
+                with (
+                    source.read_blob(descriptor) as blocks,
+                    _read(check(descriptor, blocks, passage.count), is_ahead) as checked,
+                ):
+                    yield _stoppable(checked, stopping)
+
+            with _Blocks(opened) as blocks:
+                writer.put_blob(descriptor, blocks)
         passage.ended = True
 
     with ThreadPoolExecutor(jobs) as pool:

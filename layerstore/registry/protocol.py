@@ -12,6 +12,13 @@ TAG_HEADER: Final = "OCI-Tag"
 VERSION_HEADER: Final = "Docker-Distribution-API-Version"
 VERSION: Final = "registry/2.0"
 
+EXCHANGE_HEADER: Final = "Layerstore-Exchange"
+"""In every answer of a server that takes and gives differences; its value is `EXCHANGE_VERSION`."""
+EXCHANGE_VERSION: Final = "1"
+DIFFERENCE_TYPE: Final = "application/vnd.layerstore.difference.v1"
+HAVE_MAX: Final = 256
+"""Layers that one side says it has, at most."""
+
 NAME_LENGTH_MAX: Final = 255
 NAME_PATTERN: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 """The name of a repository (spec.md, "Pulling manifests")."""

@@ -6,11 +6,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from registry_servers import docker_registry
 
 import layerstore
 from layerstore.cli.application import program
@@ -117,8 +119,13 @@ def test_examples_work(
         return
     words = shlex.split(line)
     assert words.pop(0) == "layerstore"
-    result = bare(*words) if "--store" in words else run(*words)
-    assert result.exit_code == 0, result.output
+    with ExitStack() as stack:
+        if "localhost:5000" in line:
+            host = stack.enter_context(docker_registry(tmp_path / "registry"))
+            output("push", f"{host}/team/shop:1.0", "--from", "shop:1.0")
+            words = [word.replace("localhost:5000", host) for word in words]
+        result = bare(*words) if "--store" in words else run(*words)
+        assert result.exit_code == 0, result.output
 
 
 def _with_mounts(line: str, tmp_path: Path, output: Run) -> str:

@@ -97,14 +97,16 @@ def test_a_name_that_containerd_noted_is_the_name(store: Store, tmp_path: Path) 
         copy(source, OCILayout(tmp_path / "named"), ["acme/web:1.0"])
 
 
-@pytest.mark.parametrize("text", ["docker://reg.example/shop:1.0", "docker-daemon:shop:1.0", "dir:shop"])
+@pytest.mark.parametrize("text", ["docker:shop:1.0", "docker-daemon:shop:1.0", "dir:shop"])
 def test_places_of_other_tools_do_not_become_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidOptionError, match="skopeo"):
         open_place(text)
-    (tmp_path / "dir:shop").mkdir()
+    with pytest.raises(InvalidOptionError, match="RemoteRepository"):
+        open_place("docker://reg.example/shop:1.0")
+    (tmp_path / "dir:shop").mkdir(exist_ok=True)
     assert open_place("dir:shop")[1] is None
 
 

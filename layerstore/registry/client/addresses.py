@@ -49,9 +49,9 @@ def origin_of(url: str) -> Origin:
         parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError):
-        raise RegistryError(f"{url[:200]!r} is no address that a registry can be reached at") from None
+        raise _no_address(url) from None
     if not parts.hostname or parts.username is not None or parts.password is not None:
-        raise RegistryError(f"{url[:200]!r} is no address that a registry can be reached at")
+        raise _no_address(url)
     return Origin(parts.scheme, parts.hostname, port)
 
 
@@ -61,11 +61,12 @@ def followed(base: str, location: str, *, plain_http: bool) -> str:
     Raises `RegistryError` for one that leaves TLS, unless that is wanted, and for one from elsewhere that leads to this
     machine, where the registry could reach what is not meant for it.
     """
+    if len(location) > _URL_LENGTH_MAX or not _URL.fullmatch(location):
+        raise _no_address(location)  # urljoin would drop what is not allowed
     try:
-        url = urljoin(base, location) if len(location) <= _URL_LENGTH_MAX else location
+        url = urljoin(base, location).partition("#")[0]
     except ValueError:
-        url = location
-    url = url.partition("#")[0]
+        raise _no_address(location) from None
     target, before = origin_of(url), origin_of(base)
     if not (target.is_private or plain_http):
         raise RegistryError(f"{before.host} leads to {url[:200]!r}, which is not encrypted; --plain-http allows it")
@@ -77,3 +78,7 @@ def followed(base: str, location: str, *, plain_http: bool) -> str:
 def with_query(url: str, query: str) -> str:
     """A URL with more in its query."""
     return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+
+
+def _no_address(url: str) -> RegistryError:
+    return RegistryError(f"{url[:200]!r} is no address that a registry can be reached at")

@@ -1,4 +1,4 @@
-"""Who we are: ``Basic``, and tokens of the server that a ``Bearer`` challenge names (docs of Docker's registry, "token")."""
+"""Who we are: ``Basic``, or tokens of the server that a ``Bearer`` challenge names (Docker, "Token Authentication")."""
 
 import base64
 import json
@@ -192,5 +192,5 @@ def _lifetime(answer: Mapping[str, Any]) -> float:
     seconds = answer.get("expires_in")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return _LIFETIME_SECONDS
-    # Clients are told to take no less than the default (Docker, "token").
+    # Clients are told to take no less than the default (Docker, "Token Authentication").
     return min(max(seconds, _LIFETIME_SECONDS), _LIFETIME_SECONDS_MAX)

@@ -11,6 +11,7 @@ from layerstore.registry.client.credentials import HUB_DOMAIN
 from layerstore.registry.client.options import ConnectionOptions
 from layerstore.registry.client.retrying import PASSING_STATUSES, Patience, asked_seconds
 from layerstore.registry.client.transport import BrokenConnectionError, Response, Transport, UntrustedError
+from layerstore.registry.protocol import EXCHANGE_HEADER, EXCHANGE_VERSION
 
 _HUB_HOST = "registry-1.docker.io"
 _REDIRECTS_MAX = 8
@@ -32,6 +33,13 @@ class Connection:
         self._authenticator = Authenticator(domain, self._transport, options)
         self._lock = threading.Lock()
         self._found: str | None = None
+        self._exchanges = False
+
+    @property
+    def exchanges_differences(self) -> bool:
+        """Whether the registry is a layerstore that gives and takes differences of blobs. It may have to be asked."""
+        self._base()
+        return self._exchanges
 
     def request(
         self,
@@ -79,12 +87,34 @@ class Connection:
             with response:
                 if response.status == 401:
                     raise self._authenticator.refusal(what)
-                error = failure(response, what)
+                refused = failure(response, what)
                 if response.status not in PASSING_STATUSES:
-                    raise error
+                    raise refused
                 if is_once:
-                    raise BrokenConnectionError(str(error))
-            patience.wait(error, asked_seconds=asked_seconds(response))
+                    raise BrokenConnectionError(str(refused))
+            patience.wait(refused, asked_seconds=asked_seconds(response))
+
+    def fetch(
+        self,
+        target: str,
+        scopes: tuple[str, ...],
+        *,
+        headers: Mapping[str, str] | None = None,
+        accepts: Collection[int],
+        size_max: int,
+    ) -> tuple[Response, bytes]:
+        """Get something small: the answer, which is closed, and its whole body.
+
+        Raises as `request` does, and `OversizedError` for a body of more bytes.
+        """
+        patience = Patience(self.options)
+        while True:
+            with self.request("GET", target, scopes, headers=headers, accepts=accepts) as response:
+                try:
+                    return response, response.read(size_max)
+                except BrokenConnectionError as error:
+                    broken = error
+            patience.wait(broken)
 
     def locate(self, response: Response, location: str) -> str:
         """The URL that an answer leads to. Raises `RegistryError` for one that must not be followed."""
@@ -177,6 +207,7 @@ class Connection:
                 if response.status == 401:
                     self._authenticator.learn(response)
                 if response.status not in PASSING_STATUSES:
+                    self._exchanges = response.header(EXCHANGE_HEADER) == EXCHANGE_VERSION
                     return base
-                error = failure(response, f"GET {_PING}")
-            patience.wait(error, asked_seconds=asked_seconds(response))
+                refused = failure(response, f"GET {_PING}")
+            patience.wait(refused, asked_seconds=asked_seconds(response))

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import urllib3
+from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError, InvalidChunkLength, ProxyError, SSLError
 from urllib3.util import Timeout, make_headers
 
@@ -83,14 +84,23 @@ class Response:
             raise BrokenConnectionError(f"the connection to {origin_of(self.url).host} broke: {error}") from error
 
 
+class _UncheckedConnection(HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True  # else each connection warns of what the caller has asked for
+
+
+class _UncheckedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _UncheckedConnection
+
+
 class Transport:
     """Makes requests, each once. Its methods may be called from several threads at once."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._context = _tls(options)
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str | None], urllib3.PoolManager] = {}
 
     def send(
         self,
@@ -106,11 +116,11 @@ class Transport:
         seconds = self._options.connect_seconds_max if connect_seconds_max is None else connect_seconds_max
         every = {"User-Agent": self._options.user_agent, "Accept-Encoding": "identity", **headers}
         try:
-            response = self._pool(self._proxy(origin)).urlopen(
+            response = self._pool(origin.scheme, self._proxy(origin)).urlopen(
                 method,
                 url,
-                body,
-                every,
+                body=body,
+                headers=every,
                 retries=False,
                 redirect=False,
                 timeout=Timeout(connect=seconds, read=self._options.read_seconds_max),
@@ -140,20 +150,24 @@ class Transport:
             return None
         return proxy
 
-    def _pool(self, proxy: str | None) -> urllib3.PoolManager:
+    def _pool(self, scheme: str, proxy: str | None) -> urllib3.PoolManager:
         with self._lock:
-            pool = self._pools.get(proxy)
+            pool = self._pools.get((scheme, proxy))
             if pool is None:
+                # To read the system's certificates takes a while: it is not done for what has none.
+                context = _tls(self._options) if scheme == "https" else None
                 size = self._options.jobs + 2
                 if proxy is None:
-                    pool = urllib3.PoolManager(maxsize=size, ssl_context=self._context)
+                    pool = urllib3.PoolManager(maxsize=size, ssl_context=context)
                 else:
-                    pool = _proxy_manager(proxy, size, self._context)
-                self._pools[proxy] = pool
+                    pool = _proxy_manager(proxy, size, context)
+                if self._options.insecure:
+                    pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _UncheckedPool}
+                self._pools[scheme, proxy] = pool
             return pool
 
 
-def _proxy_manager(proxy: str, size: int, context: ssl.SSLContext) -> urllib3.ProxyManager:
+def _proxy_manager(proxy: str, size: int, context: ssl.SSLContext | None) -> urllib3.ProxyManager:
     try:
         parsed = urllib3.util.parse_url(proxy)
         headers = make_headers(proxy_basic_auth=parsed.auth) if parsed.auth else None

@@ -1,5 +1,6 @@
 """Blobs on their way up (spec.md, "Pushing blobs"): begun, sent on, continued after a break, ended with a digest."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _WHOLE_SIZE_MAX = 1 << 20
 """Bytes of a blob that goes up in the request that ends its upload."""
 _SMALL_PART_SIZE = 8 << 20
 """Bytes of a part where a registry, or a proxy before it, takes no larger request."""
+_RANGE = re.compile(r"(?:bytes[= ])?0-([0-9]{1,18})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -160,11 +162,18 @@ class Uploads:
         return session.url
 
 
+def _offset(response: Response) -> int | None:
+    """How many bytes of an upload a registry has, if it says so."""
+    match = _RANGE.fullmatch((response.header("Range") or "").strip())
+    return None if match is None else int(match[1]) + 1
+
+
 class _Reader:
     """A blob that is sent piece by piece. Whatever its blocks raise is kept, so that it is not taken for a break."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._blocks = iter(blocks)
+        self._source = blocks
+        self._blocks: Iterator[bytes] | None = None
         self._rest = b""
         self._end_after: int | None = None
         self.error: BaseException | None = None
@@ -204,7 +213,10 @@ class _Reader:
             block, self._rest = self._rest, b""
             return block
         try:
-            return next((block for block in self._blocks if block), b"")
+            if self._blocks is None:
+                self._blocks = iter(self._source)
+            # No generator around it: one that is dropped would close the blocks.
+            return next(filter(None, self._blocks), b"")
         except BaseException as error:
             self.error = error
             raise

@@ -5,14 +5,19 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import Request
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerstore.errors import LayerstoreError
-from layerstore.registry.protocol import NAME_PATTERN, VERSION, VERSION_HEADER, ErrorCode
-from layerstore.registry.server import blobs, listings, manifests, upload_routes
+from layerstore.registry.protocol import EXCHANGE_HEADER, EXCHANGE_VERSION, NAME_PATTERN, ErrorCode
+from layerstore.registry.server import blobs, exchange, health, listings, manifests, metrics, tokens, upload_routes
 from layerstore.registry.server.housekeeping import Housekeeping
+from layerstore.registry.server.middleware import middleware
+from layerstore.registry.server.pages import routes as pages
 from layerstore.registry.server.problems import ProblemError, answer_problem, answer_store_error
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
@@ -42,7 +47,10 @@ def _route(path: str, endpoint: Callable[..., object], *methods: str) -> Route:
 
 def _routes() -> list[Route]:
     return [
-        Route("/v2/", _ping, methods=["GET"]),
+        *tokens.routes,
+        *health.routes,
+        *metrics.routes,
+        *pages.routes,
         Route("/v2/_catalog", listings.list_repositories, methods=["GET"]),
         _route("/tags/list", listings.list_tags, "GET"),
         _route("/referrers/{digest}", listings.list_referrers, "GET"),
@@ -52,6 +60,9 @@ def _routes() -> list[Route]:
         _route("/blobs/uploads/{upload:uuid}", upload_routes.finish_upload, "PUT"),
         _route("/blobs/uploads/{upload:uuid}", upload_routes.show_upload, "GET"),
         _route("/blobs/uploads/{upload:uuid}", upload_routes.cancel_upload, "DELETE"),
+        _route("/_layerstore/layers", exchange.list_known_layers, "POST"),
+        _route("/_layerstore/blobs/{digest}", exchange.get_difference, "POST"),
+        _route("/_layerstore/blobs/{digest}", exchange.put_difference, "PUT"),
         _route("/blobs/{digest}", blobs.get_blob, "GET"),
         _route("/blobs/{digest}", blobs.delete_blob, "DELETE"),
         _route("/manifests/{reference}", manifests.get_manifest, "GET"),
@@ -61,8 +72,24 @@ def _routes() -> list[Route]:
     ]
 
 
-def _ping(request: Request) -> Response:
-    return Response(b"{}", media_type="application/json", headers={VERSION_HEADER: VERSION})
+class _Announcing:
+    """Says in every answer that differences can be had, so that clients find out without a question of their own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def announce(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["path"].startswith("/v2/"):
+                MutableHeaders(scope=message)[EXCHANGE_HEADER] = EXCHANGE_VERSION
+            await send(message)
+
+        await self._app(scope, receive, announce)
+
+
+def _answer_nobody(request: Request, error: Exception) -> Response:
+    """A client that went away is no fault."""
+    return Response(status_code=499)
 
 
 def _unknown_path(request: Request) -> Response:
@@ -86,6 +113,11 @@ def create_application(settings: ServerSettings) -> Starlette:
 
     return Starlette(
         routes=_routes(),
-        exception_handlers={ProblemError: answer_problem, LayerstoreError: answer_store_error},
+        middleware=[*middleware(settings), Middleware(_Announcing)],
+        exception_handlers={
+            ProblemError: answer_problem,
+            LayerstoreError: answer_store_error,
+            ClientDisconnect: _answer_nobody,
+        },
         lifespan=lifespan,
     )

@@ -129,6 +129,10 @@ def _check_references(registry: Registry, repository: str, document: Manifest | 
 def _has(registry: Registry, repository: str, document: Manifest | Index, descriptor: Descriptor) -> bool:
     if isinstance(document, Index) and descriptor.media_type in MANIFESTS | INDEXES:
         return registry.repositories.resolve(repository, descriptor.digest) is not None
+    has = registry.repositories.has_blob(repository, descriptor.digest)
     if descriptor.media_type in NONDISTRIBUTABLE_LAYERS:
+        if has:
+            # To name such a layer takes nothing, so its manifest will be no proof that the repository had it.
+            registry.repositories.add_owned_blob(repository, descriptor.digest)
         return True
-    return registry.repositories.has_blob(repository, descriptor.digest)
+    return has

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from layerstore.errors import (
     BlobNotFoundError,
+    ConflictError,
     DamagedError,
     DigestMismatchError,
     EncoderUnavailableError,
@@ -17,6 +18,7 @@ from layerstore.errors import (
     InvalidReferenceError,
     LayerNotFoundError,
     LayerstoreError,
+    LeaseEndedError,
     NoSpaceError,
     OversizedError,
     UnavailableError,
@@ -33,6 +35,8 @@ _KINDS: tuple[tuple[type[LayerstoreError], int, ErrorCode], ...] = (
     (LayerNotFoundError, 404, ErrorCode.BLOB_UNKNOWN),
     (BlobNotFoundError, 404, ErrorCode.BLOB_UNKNOWN),
     (ImageNotFoundError, 404, ErrorCode.MANIFEST_UNKNOWN),
+    (LeaseEndedError, 503, ErrorCode.UNAVAILABLE),
+    (ConflictError, 409, ErrorCode.UNSUPPORTED),
     (NoSpaceError, 507, ErrorCode.UNAVAILABLE),
     (EncoderUnavailableError, 501, ErrorCode.UNSUPPORTED),
     (UnavailableError, 503, ErrorCode.UNAVAILABLE),

@@ -6,7 +6,7 @@ from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from layerstore.os_errors import translate_os_errors
-from layerstore.registry.server.access import Access
+from layerstore.registry.server.access import create_access
 from layerstore.registry.server.links import Links
 from layerstore.registry.server.repositories import Repositories
 from layerstore.registry.server.settings import ServerSettings
@@ -35,7 +35,7 @@ class Registry:
             self.uploads = Uploads(
                 self.repositories, folder / "uploads", pushes=pushes, size_max=settings.blob_size_max
             )
-            self.access = Access()
+            self.access = create_access(settings)
         except BaseException:
             self.store.close()
             raise

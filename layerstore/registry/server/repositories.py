@@ -7,21 +7,25 @@ the blobs that were uploaded to it and wait for their manifest. Nothing else of 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from layerstore.digest import Digest
-from layerstore.errors import BlobNotFoundError, InvalidManifestError, LayerstoreError
+from layerstore.errors import BlobNotFoundError, InvalidManifestError, LayerstoreError, LeaseEndedError
 from layerstore.objects import Image, Lease
 from layerstore.oci.closure import Walker
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, parse_image
 from layerstore.registry.server.links import Links
 from layerstore.store import Store
 
+T = TypeVar("T")
+
 BLOB_TTL_SECONDS = 24 * 3600
 """How long a blob without a manifest is kept at least."""
 _LEASE_SECONDS = 3600
 """For so long a lease is given to blobs; each later one ends as much later."""
+_FOR_EVER = 1 << 40
 _CONTENTS_MAX = 20_000
 """Images whose contents are remembered. They never change."""
 
@@ -33,6 +37,9 @@ class Contents:
     documents: frozenset[Digest]
     """Manifests, indexes and configs."""
     blobs: frozenset[Digest]
+    """Without those that may be missing: to name one of these takes nothing."""
+    layers: frozenset[Digest]
+    """What the blobs decode to, whatever configs say."""
     descriptor: Descriptor
     """As a list of referrers has it, annotations included."""
     subject: Digest | None
@@ -105,6 +112,20 @@ class Repositories:
         names = {tag.rpartition(":")[0] for tag in self.store.images[digest].tags}
         return sorted(names.union(self.links.repositories_with(digest)))
 
+    def readable_layers(
+        self, repository: str, layers: Sequence[Digest], may_read: Callable[[str], bool]
+    ) -> list[Digest]:
+        """Those of some layers that blobs of this repository, or of another that may be read, decode to."""
+        own = {layer for root in self.roots(repository) for layer in self.contents(root).layers}
+        return [one for one in layers if one in own or self._is_layer_readable(one, may_read)]
+
+    def _is_layer_readable(self, layer: Digest, may_read: Callable[[str], bool]) -> bool:
+        found = self.store.layers.get(layer)
+        # That a config names the layer is a claim; what counts is that a blob of the image is it.
+        images = [] if found is None else [one.digest for one in found.images]
+        proper = [one for one in images if layer in self.contents(one).layers]
+        return any(may_read(name) for image in proper for name in self.repositories_of(image))
+
     def referrers(self, repository: str, subject: Digest) -> list[Descriptor]:
         """The manifests of a repository that refer to one, which need not be there."""
         found = {}
@@ -143,16 +164,22 @@ class Repositories:
 
     def keep_blob(self, repository: str, digest: Digest) -> bool:
         """Whether the store has a blob whole; if so, the repository has it for a while, whatever is deleted."""
-        lease, expires = self.lease()
-        if (repository, digest) in self._kept:
+        if (repository, digest) in self._kept and self._is_lease_young():
             return True
-        if not self.store.keep_blob(digest, lease=lease):
+
+        def keep(lease: Lease) -> bool:
+            if self.store.keep_blob(digest, lease=lease):
+                return True
             try:
                 self.store.push_blob(self.store.read_document(digest), digest=digest, lease=lease)
             except BlobNotFoundError:
                 return False
-        self.add_blob(repository, digest, expires)
-        return True
+            return True
+
+        is_kept, expires = self.under_lease(keep)
+        if is_kept:
+            self.add_blob(repository, digest, expires)
+        return is_kept
 
     def add_blob(self, repository: str, digest: Digest, expires: float) -> None:
         """Let a repository have a blob that is held by a lease until ``expires``."""
@@ -160,21 +187,42 @@ class Repositories:
         with self._lock:
             self._kept.add((repository, digest))
 
+    def add_owned_blob(self, repository: str, digest: Digest) -> None:
+        """Let a repository have a blob that was uploaded to it for as long as the store has it."""
+        self.links.add_blob(repository, digest, _FOR_EVER)
+
     def forget_blob(self, repository: str, digest: Digest) -> None:
         """Let a repository no longer have an uploaded blob. The store's lease of it runs on."""
         self.links.remove_blob(repository, digest)
         with self._lock:
             self._kept.discard((repository, digest))
 
-    def lease(self) -> tuple[Lease, float]:
-        """A lease for what is uploaded now, and when it ends (seconds since 1970): in the blob's time at the least."""
+    def under_lease(self, push: Callable[[Lease], T]) -> tuple[T, float]:
+        """Call a function with a lease for what is uploaded now; what it gives, and when the lease ends.
+
+        That is in seconds since 1970, and not before the time of a blob is over.
+        """
+        lease, expires = self._current_lease()
+        try:
+            return push(lease), expires
+        except LeaseEndedError:  # someone else has ended it
+            with self._lock:
+                if self._lease is not None and self._lease[0] is lease:
+                    self._lease = None
+        lease, expires = self._current_lease()
+        return push(lease), expires
+
+    def _current_lease(self) -> tuple[Lease, float]:
         with self._lock:
-            now = time.time()
-            if self._lease is None or self._lease[1] - now < self._blob_ttl:
+            if self._lease is None or not self._is_lease_young():
                 ttl = self._blob_ttl + min(_LEASE_SECONDS, self._blob_ttl)
-                self._lease = (self.store.lease(ttl), now + ttl)
+                self._lease = (self.store.lease(ttl), time.time() + ttl)
                 self._kept.clear()
             return self._lease
+
+    def _is_lease_young(self) -> bool:
+        lease = self._lease
+        return lease is not None and lease[1] - time.time() >= self._blob_ttl
 
     def put_manifest(self, repository: str, data: bytes, digest: Digest, tags: Sequence[str]) -> None:
         """Put a manifest or index whose blobs are there, under all tags. Raises as `Store.put_image`."""
@@ -233,4 +281,12 @@ class Repositories:
         closure = walker.closure_of(descriptor, document)
         annotated = descriptor.model_copy(update={"annotations": document.annotations})
         subject = None if document.subject is None else document.subject.digest
-        return Contents(frozenset(closure.documents), frozenset(closure.blob_digests), annotated, subject)
+        blobs = frozenset(blob.descriptor.digest for blob in closure.blobs if not blob.may_be_missing)
+        layers = frozenset(layer for blob in blobs if (layer := self._layer_of(blob)) is not None)
+        return Contents(frozenset(closure.documents), blobs, layers, annotated, subject)
+
+    def _layer_of(self, blob: Digest) -> Digest | None:
+        encoding = self.store.encodings.get(blob)
+        if encoding is not None:
+            return encoding.layer.diff_id
+        return blob if blob in self.store.layers else None

@@ -5,7 +5,7 @@ from typing import ParamSpec, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from layerstore.registry.protocol import ErrorCode
 from layerstore.registry.server.problems import ProblemError
@@ -26,15 +26,20 @@ async def received(request: Request, size_max: int) -> AsyncIterator[bytes]:
     """The body of a request in blocks of about 1 MiB. Raises `ProblemError` if it is larger than ``size_max``."""
     parts: list[bytes] = []
     size = total = 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        total += len(part)
-        if total > size_max:
-            raise ProblemError(413, ErrorCode.SIZE_INVALID, f"more than {size_max} bytes are not accepted here")
-        if size >= _BLOCK_SIZE:
-            yield b"".join(parts)
-            parts, size = [], 0
+    try:
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            total += len(part)
+            if total > size_max:
+                raise ProblemError(413, ErrorCode.SIZE_INVALID, f"more than {size_max} bytes are not accepted here")
+            if size >= _BLOCK_SIZE:
+                yield b"".join(parts)
+                parts, size = [], 0
+    except ClientDisconnect:
+        if parts:
+            yield b"".join(parts)  # whoever comes again goes on behind it
+        raise
     if parts:
         yield b"".join(parts)
 
@@ -44,11 +49,10 @@ async def body_of(request: Request, size_max: int) -> bytes:
     return b"".join([part async for part in received(request, size_max)])
 
 
-async def sent(blocks: Iterator[bytes], length: int, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
-    """The first ``length`` bytes of what an iterator gives, which waits in threads of ``limiter``.
+async def sent(blocks: Iterator[bytes], length: int | None, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
+    """The first ``length`` bytes of what an iterator gives, or all, which waits in threads of ``limiter``.
 
-    The next block is made while the one before is on its way. What the iterator holds is let go of at the end, whoever
-    ends it.
+    What the iterator holds is let go of at the end, whoever ends it.
     """
 
     def next_block() -> object:
@@ -56,12 +60,13 @@ async def sent(blocks: Iterator[bytes], length: int, limiter: CapacityLimiter) -
 
     try:
         left = length
-        while left:
+        while left != 0:
             block = await to_thread.run_sync(next_block, limiter=limiter)
             if not isinstance(block, bytes):
                 return
             yield block[:left]
-            left -= min(left, len(block))
+            if left is not None:
+                left -= min(left, len(block))
     finally:
         if isinstance(blocks, Generator):
             with anyio.CancelScope(shield=True):

@@ -30,15 +30,12 @@ async def begin_upload(request: Request) -> Response:
     promised = request.query_params.get("digest")
     digest_promised = None if promised is None or mounted is not None else digest_of(promised)
     algorithm = algorithm_of(request) if digest_promised is None else digest_promised.algorithm
-    identifier = await in_thread(registry.uploads.begin, repository, algorithm)
     if digest_promised is None:
+        identifier = await in_thread(registry.uploads.begin, repository, algorithm)
         return _status(repository, identifier, 0, 202)
-    try:
-        return await _receive_and_finish(registry, request, repository, identifier, digest_promised)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await in_thread(registry.uploads.forget, identifier)
-        raise
+    async with whole_body(registry, request, repository, algorithm) as upload:
+        await _finish(registry, repository, upload, digest_promised)
+    return _created(repository, digest_promised)
 
 
 async def add_to_upload(request: Request) -> Response:
@@ -56,7 +53,11 @@ async def finish_upload(request: Request) -> Response:
     promised = request.query_params.get("digest")
     if promised is None:
         raise ProblemError(400, ErrorCode.DIGEST_INVALID, "the query parameter digest is missing")
-    return await _receive_and_finish(registry, request, repository, identifier, digest_of(promised))
+    digest = digest_of(promised)
+    async with _opened(registry, repository, identifier, digest.algorithm) as upload:
+        await _receive(registry, request, upload)
+        await _finish(registry, repository, upload, digest)
+    return _created(repository, digest)
 
 
 async def show_upload(request: Request) -> Response:
@@ -79,13 +80,23 @@ async def _authorized(request: Request) -> tuple[Registry, str, str]:
     return registry, repository, str(request.path_params["upload"])
 
 
-async def _receive_and_finish(
-    registry: Registry, request: Request, repository: str, identifier: str, digest: Digest
-) -> Response:
-    async with _opened(registry, repository, identifier, digest.algorithm) as upload:
-        await _receive(registry, request, upload)
-        await to_thread.run_sync(registry.uploads.finish, repository, upload, digest, limiter=registry.writers)
-    return _created(repository, digest)
+async def _finish(registry: Registry, repository: str, upload: OpenUpload, digest: Digest) -> None:
+    await to_thread.run_sync(registry.uploads.finish, repository, upload, digest, limiter=registry.writers)
+
+
+@asynccontextmanager
+async def whole_body(
+    registry: Registry, request: Request, repository: str, algorithm: str
+) -> AsyncIterator[OpenUpload]:
+    """The body of a request as an upload of its own, which is gone when the block is left."""
+    identifier = await in_thread(registry.uploads.begin, repository, algorithm)
+    try:
+        async with _opened(registry, repository, identifier, algorithm) as upload:
+            await _receive(registry, request, upload)
+            yield upload
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(registry.uploads.forget, identifier)
 
 
 @asynccontextmanager

@@ -142,11 +142,19 @@ class Uploads:
         if actual != digest:
             self.forget(identifier)
             raise DigestMismatchError(digest, actual)
-        lease, expires = self._repositories.lease()
-        with self._turns:
-            self._repositories.store.push_blob(upload.path, digest=digest, lease=lease)
+        store = self._repositories.store
+        with self.turn():
+            _, expires = self._repositories.under_lease(
+                lambda lease: store.push_blob(upload.path, digest=digest, lease=lease)
+            )
         self._repositories.add_blob(repository, digest, expires)
         self.forget(identifier)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until so few others put something into the store that memory suffices."""
+        with self._turns:
+            yield
 
     def cancel(self, repository: str, identifier: str) -> None:
         """End an upload. Raises `ProblemError` if there is none such."""

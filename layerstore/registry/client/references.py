@@ -1,0 +1,53 @@
+"""Images of registries as they are typed: ``registry/name:tag``, or ``docker://name:tag`` as skopeo has it."""
+
+from dataclasses import dataclass
+
+from layerstore.digest import Digest, reads_as_digest
+from layerstore.errors import InvalidReferenceError
+from layerstore.oci import reference
+from layerstore.oci.reference import Reference
+from layerstore.places.opening import REMOTE
+
+DEFAULT_TAG = reference.DEFAULT_TAG
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteName:
+    """An image of a registry, or a whole repository."""
+
+    repository: str
+    """With the registry, as it was typed."""
+    tag: str | None
+    digest: Digest | None
+
+    @classmethod
+    def parse(cls, text: str) -> "RemoteName":
+        """Read one, with ``docker://`` before it or without. Raises `InvalidReferenceError`."""
+        bare = text.removeprefix(REMOTE)
+        parsed = Reference.parse(bare)
+        is_whole = parsed.digest is None and bare == parsed.name
+        return cls(parsed.name, None if is_whole else parsed.tag, parsed.digest)
+
+    @property
+    def image(self) -> str | None:
+        """What names the image in the repository; None for the whole."""
+        if self.digest is None:
+            return self.tag
+        return str(self.digest) if self.tag is None else f"{self.repository}:{self.tag}@{self.digest}"
+
+    @property
+    def with_tag(self) -> str:
+        """The reference by tag, ``latest`` if there is none."""
+        return f"{self.repository}:{self.tag or DEFAULT_TAG}"
+
+
+def names_registry(text: str) -> bool:
+    """Whether a text names something in a registry, and says in which."""
+    if text.startswith(REMOTE):
+        return True
+    if reads_as_digest(text):
+        return False
+    try:
+        return bool(Reference.parse(text).domain)
+    except InvalidReferenceError:
+        return False
