@@ -97,7 +97,8 @@ class ContainerFolder:
         if not self.path.is_dir():
             raise _absent(self.name)
         if not self.lock_file.exists():
-            self.lock_file.touch()
+            with translate_os_errors(f"cannot lock container {self.name}"):
+                self.lock_file.touch()
         return lock_container(self.lock_file)
 
     @contextmanager

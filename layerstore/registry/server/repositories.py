@@ -279,7 +279,10 @@ class Repositories:
         walker = Walker(lambda one: self.store.read_document(one.digest), reads_configs=False)
         document = walker.document(descriptor)
         closure = walker.closure_of(descriptor, document)
-        annotated = descriptor.model_copy(update={"annotations": document.annotations})
+        artifact_type = document.artifact_type
+        if artifact_type is None and isinstance(document, Manifest):
+            artifact_type = document.config.media_type  # spec.md, "Listing Referrers"
+        annotated = descriptor.model_copy(update={"annotations": document.annotations, "artifact_type": artifact_type})
         subject = None if document.subject is None else document.subject.digest
         blobs = frozenset(blob.descriptor.digest for blob in closure.blobs if not blob.may_be_missing)
         layers = frozenset(layer for blob in blobs if (layer := self._layer_of(blob)) is not None)
