@@ -5,10 +5,11 @@ which `gzip` tolerates, are refused like any other trailing bytes: what is not p
 reproduced from it.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
+
+from isal import igzip_lib, isal_zlib
 
 from layerstore._zstd import zstd
 from layerstore.errors import UndecodableError
@@ -21,6 +22,7 @@ WINDOW_LOG_MAX = 27
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAGIC_SIZE = 4
+_INFLATE_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # isal's stub calls it an instance
 # A decoder copies what it does not consume of its input. The first slices of a member are small, so that a stream of
 # tiny members costs time in proportion to its size.
 _FIRST_SLICE_SIZE = 1 << 12
@@ -69,7 +71,7 @@ def decode(blocks: Iterable[bytes], *, ignore_trailing: bool = False) -> Iterato
         while not member.ended:
             try:
                 data = member.step(output.room)
-            except (zlib.error, zstd.ZstdError) as error:
+            except (_INFLATE_ERROR, zstd.ZstdError) as error:
                 raise UndecodableError(f"damaged {encoding.value} stream: {error}") from error
             if not data and not member.ended and member.starved and source.at_end():
                 raise UndecodableError(f"the {encoding.value} stream ends in the middle of a member")
@@ -190,7 +192,7 @@ class _GzipMember:
 
     def __init__(self, source: _Source) -> None:
         self._source = source
-        self._inflater = zlib.decompressobj(wbits=31)
+        self._inflater = isal_zlib.decompressobj(wbits=31)
         self._slice_size = _FIRST_SLICE_SIZE
 
     @property

@@ -107,8 +107,9 @@ class Authenticator:
 
     def _token(self, challenge: Challenge, scopes: tuple[str, ...]) -> str:
         credentials = self._known_credentials()
+        if credentials is not None:
+            self._check_private(self._origin)  # a token is as good as they are, for a while
         if credentials is not None and credentials.registry_token:
-            self._check_private(self._origin)
             return _checked(credentials.registry_token, self._domain)
         known = self._tokens.get(scopes)
         if known is None or known.ends - _MARGIN_SECONDS < time.monotonic():

@@ -10,7 +10,13 @@ from layerstore.registry.client.authentication import Authenticator
 from layerstore.registry.client.credentials import HUB_DOMAIN
 from layerstore.registry.client.options import ConnectionOptions
 from layerstore.registry.client.retrying import PASSING_STATUSES, Patience, asked_seconds
-from layerstore.registry.client.transport import BrokenConnectionError, Response, Transport, UntrustedError
+from layerstore.registry.client.transport import (
+    BrokenConnectionError,
+    Response,
+    Transport,
+    UnreachableError,
+    UntrustedError,
+)
 from layerstore.registry.protocol import EXCHANGE_HEADER, EXCHANGE_VERSION
 
 _HUB_HOST = "registry-1.docker.io"
@@ -199,7 +205,8 @@ class Connection:
             try:
                 response = self._transport.send("GET", base + _PING, {}, connect_seconds_max=seconds)
             except BrokenConnectionError as error:
-                if once:
+                # Where nobody has answered yet, more likely the name is wrong than that it will be better soon.
+                if once or isinstance(error, UnreachableError):
                     raise
                 patience.wait(error)
                 continue

@@ -50,7 +50,8 @@ class Manifests:
         """
         response, data = self._get(reference)
         if response.status == 404:
-            raise ImageNotFoundError(f"{self._connection.domain} has no image {self._path} {reference}")
+            sign = "@" if ":" in reference else ":"
+            raise ImageNotFoundError(f"{self._connection.domain} has no image {self._path}{sign}{reference}")
         expected = Digest(reference) if ":" in reference else _told_digest(response)
         actual = Digest.of(data, "sha256" if expected is None else expected.algorithm)
         if expected is not None and actual != expected:

@@ -44,7 +44,7 @@ class ConnectionOptions:
     back_off_seconds: float = 0.5
     """How long it is from the first failure to the second try; it doubles with each."""
     connect_seconds_max: float = 15.0
-    read_seconds_max: float = 60.0
+    read_seconds_max: float = 30.0
     """How long a registry may be silent."""
     part_size: int | None = None
     """Bytes of a blob that go up in one request; None sends it in one."""

@@ -3,10 +3,17 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from layerstore.digest import Digest, reads_as_digest
-from layerstore.errors import ImageNotFoundError, InvalidDigestError, InvalidReferenceError
+from layerstore.errors import (
+    AuthenticationError,
+    DeniedError,
+    ImageNotFoundError,
+    InvalidDigestError,
+    InvalidReferenceError,
+    NotFoundError,
+)
 from layerstore.oci.documents import Descriptor, Index, Manifest, parse_image
 from layerstore.oci.media_types import INDEXES, MANIFESTS
 from layerstore.oci.reference import Reference
@@ -202,7 +209,8 @@ class RemoteRepository:
         for tag, digest in source.store.tags.items():
             reference = Reference.parse(tag).normalized()
             if reference.domain == self.domain and reference.path != self.path:
-                found.update(dict.fromkeys(map(Digest, source.store.images[digest].blobs), reference.path))
+                with suppress(NotFoundError):  # another process deletes it
+                    found.update(dict.fromkeys(map(Digest, source.store.images[digest].blobs), reference.path))
         return found
 
 
@@ -242,7 +250,10 @@ class _RemoteWriter:
         path = self._mounts.path_of(digest)
         if path is None:
             return False
-        session = self._uploads.mount(digest, path)
+        try:
+            session = self._uploads.mount(digest, path)
+        except (AuthenticationError, DeniedError):
+            return False  # it may be written here without being read there
         if session is None:
             return True
         self._sessions[digest] = session

@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 from layerstore.errors import RegistryError
@@ -19,9 +18,8 @@ _ASKED_SECONDS_MAX = 60.0
 class Patience:
     """Counts the failures of one undertaking. Each success that brings it on begins the count anew."""
 
-    def __init__(self, options: ConnectionOptions, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
-        self._sleep = sleep
         self._failures = 0
 
     def progress(self) -> None:
@@ -37,7 +35,7 @@ class Patience:
             raise RegistryError(f"{error}; it asks us to wait for {asked_seconds:.0f} s: try again later") from error
         # Spread out, so that many clients do not all come back at once.
         grown = self._options.back_off_seconds * 2.0 ** (self._failures - 1) * random.uniform(0.75, 1.25)
-        self._sleep(max(asked_seconds, min(grown, _WAIT_SECONDS_MAX)))
+        time.sleep(max(asked_seconds, min(grown, _WAIT_SECONDS_MAX)))
 
 
 def asked_seconds(response: Response) -> float:

@@ -8,7 +8,7 @@ from typing import Self
 
 import urllib3
 from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import HTTPError, InvalidChunkLength, ProxyError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
 from urllib3.util import Timeout, make_headers
 
 from layerstore.errors import InvalidOptionError, OversizedError, RegistryError
@@ -22,6 +22,10 @@ _DRAINED_SIZE_MAX = 64 << 10
 
 class BrokenConnectionError(RegistryError):
     """A connection was not made, or broke: it may work the next time."""
+
+
+class UnreachableError(BrokenConnectionError):
+    """Nobody is there who could answer: the name is not known, the connection is refused, or there is no TLS."""
 
 
 class UntrustedError(RegistryError):
@@ -80,7 +84,7 @@ class Response:
     def _read(self, size: int) -> bytes:
         try:
             return self._response.read(size, decode_content=False)
-        except (HTTPError, InvalidChunkLength, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise BrokenConnectionError(f"the connection to {origin_of(self.url).host} broke: {error}") from error
 
 
@@ -129,6 +133,9 @@ class Transport:
             )
         except SSLError as error:
             raise _tls_error(origin, error) from error
+        except NewConnectionError as error:
+            reason = str(error).partition("): ")[2] or str(error)  # without the connection's own name
+            raise UnreachableError(f"cannot reach {origin.host}:{origin.port}: {reason}") from error
         except (HTTPError, OSError) as error:
             through = " through the proxy" if isinstance(error, ProxyError) else ""
             raise BrokenConnectionError(f"cannot reach {origin.host}:{origin.port}{through}: {error}") from error
@@ -198,6 +205,6 @@ def _tls_error(origin: Origin, error: SSLError) -> RegistryError:
             f"the certificate of {origin.host}:{origin.port} is not trusted: {inner.verify_message}; "
             "give its authority with --ca-file"
         )
-    return BrokenConnectionError(
+    return UnreachableError(
         f"{origin.host}:{origin.port} does not speak TLS as it should: {inner}; --plain-http does without"
     )

@@ -79,7 +79,7 @@ class Uploads:
             patience.wait(broken)
             if self.has(descriptor.digest):
                 return  # it came to its end, and only the answer was lost
-            session = self._resumed(session)
+            session = self._resumed(session, descriptor.size)
             if session is not None and session.offset > reached:
                 reached = session.offset
                 patience.progress()
@@ -102,6 +102,7 @@ class Uploads:
             if length == size - session.offset:
                 reader.expect_end(length)
             self._send_part(session, length, reader)
+        reader.rest()  # to the end also where nothing was left to be sent
         self._end(session, descriptor.digest, b"")
 
     def _send_part(self, session: Session, length: int, reader: "_Reader") -> None:
@@ -136,13 +137,13 @@ class Uploads:
             if response.status in (404, 416):
                 raise BrokenConnectionError(f"{self._connection.domain} no longer knows of an upload")
 
-    def _resumed(self, session: Session) -> Session | None:
+    def _resumed(self, session: Session, size: int) -> Session | None:
         """Where an upload can go on; None if it has to begin anew."""
         try:
             with self._connection.request("GET", session.url, self._scopes, accepts=(204,)) as response:
                 offset = _offset(response)
                 # Some say 0-0 of an upload that has nothing, others of one that has a byte.
-                if offset is not None and offset > 1:
+                if offset is not None and 1 < offset <= size:
                     return Session(self._location(response, session), offset)
         except RegistryError:
             pass  # it cannot be continued, for whatever reason

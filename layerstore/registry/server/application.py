@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from layerstore.registry.server import blobs, exchange, health, listings, manife
 from layerstore.registry.server.housekeeping import Housekeeping
 from layerstore.registry.server.middleware import middleware
 from layerstore.registry.server.pages import routes as pages
+from layerstore.registry.server.pages.endpoints import problem_page
 from layerstore.registry.server.problems import ProblemError, answer_problem, answer_store_error
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
@@ -87,6 +89,15 @@ class _Announcing:
         await self._app(scope, receive, announce)
 
 
+def _answer_http_error(request: Request, error: Exception) -> Response:
+    """What the routes refuse: as JSON where clients ask, as a page elsewhere."""
+    assert isinstance(error, HTTPException)
+    unknown, message = error.status_code == 404, f"{request.method} of this address: {error.detail}"
+    code = ErrorCode.NAME_INVALID if unknown else ErrorCode.UNSUPPORTED
+    problem = ProblemError(error.status_code, code, message, headers=error.headers)
+    return problem.response() if request.url.path.startswith("/v2") else problem_page(request, problem)
+
+
 def _answer_nobody(request: Request, error: Exception) -> Response:
     """A client that went away is no fault."""
     return Response(status_code=499)
@@ -118,6 +129,7 @@ def create_application(settings: ServerSettings) -> Starlette:
             ProblemError: answer_problem,
             LayerstoreError: answer_store_error,
             ClientDisconnect: _answer_nobody,
+            HTTPException: _answer_http_error,
         },
         lifespan=lifespan,
     )

@@ -13,7 +13,9 @@ from layerstore.digest import Digest
 from layerstore.registry.protocol import DIGEST_HEADER, ErrorCode
 from layerstore.registry.server.access import Action
 from layerstore.registry.server.problems import ProblemError, blob_unknown
-from layerstore.registry.server.registry import Registry, registry_of
+from layerstore.registry.server.proxy import ProxiedRepository
+from layerstore.registry.server.proxy_fetches import Follower
+from layerstore.registry.server.registry import Registry, answer_in_thread, registry_of
 from layerstore.registry.server.requests import ByteSpan, digest_of, is_unchanged, range_of, repository_of
 from layerstore.registry.server.streaming import sent
 
@@ -30,17 +32,19 @@ class BlocksResponse(StreamingResponse):
             await super().stream_response(send)
 
 
-def get_blob(request: Request) -> Response:
+async def get_blob(request: Request) -> Response:
     """GET and HEAD of a blob, whole or a range of it."""
+    return await answer_in_thread(request, _get_blob)
+
+
+def _get_blob(request: Request) -> Response:
     registry, repository = registry_of(request), repository_of(request)
     digest = digest_of(request.path_params["digest"])
     identity = registry.access.authorize(request, repository, Action.READ)
-    if not registry.repositories.has_blob(repository, digest):
-        raise blob_unknown(digest)
-    if request.method == "HEAD" and registry.access.allows(identity, repository, Action.WRITE):
+    size, proxied = _found(registry, repository, digest)
+    if proxied is None and request.method == "HEAD" and registry.access.allows(identity, repository, Action.WRITE):
         # Who asks so before a push relies on the answer.
         registry.repositories.keep_blob(repository, digest)
-    size = registry.store.blob_size(digest)
     entity_tag = f'"{digest}"'
     headers = {
         DIGEST_HEADER: digest,
@@ -58,7 +62,13 @@ def get_blob(request: Request) -> Response:
         headers["Content-Range"] = f"bytes {part.start}-{part.start + part.length - 1}/{size}"
     span = part or ByteSpan(0, size)
     headers["Content-Length"] = str(span.length)
-    blocks = sent(_begun(registry, digest, span), span.length, registry.readers)
+    follower = None if proxied is None else proxied.blob(digest, size)
+    if follower is None:
+        # A whole blob is read to the end of its iterator, behind its last byte: then it is compared and cached.
+        length = None if part is None else span.length
+        blocks = sent(_begun(registry, digest, span), length, registry.readers)
+    else:
+        blocks = sent(_followed(follower, span), span.length, registry.followers)
     return BlocksResponse(blocks, 200 if part is None else 206, headers, _BINARY)
 
 
@@ -83,10 +93,31 @@ def check_delete_enabled(registry: Registry) -> None:
         raise ProblemError(405, ErrorCode.UNSUPPORTED, "nothing can be deleted from this registry")
 
 
+def _found(registry: Registry, repository: str, digest: Digest) -> tuple[int, ProxiedRepository | None]:
+    """The size of a blob, and the repository that has to get it from upstream if it is not here."""
+    repositories = registry.repositories
+    proxied = registry.proxies.of(repository)
+    if repositories.has_blob(repository, digest):
+        if proxied is not None and not repositories.users_of(repository, digest):
+            # Parts of an image that is never completed are kept as long as somebody asks for them.
+            repositories.keep_blob(repository, digest)
+        return registry.store.blob_size(digest), None
+    if proxied is None:
+        raise blob_unknown(digest)
+    return proxied.blob_size(digest), proxied
+
+
 def _begun(registry: Registry, digest: Digest, span: ByteSpan) -> Iterator[bytes]:
     """The bytes from an offset on. The first block is made at once: what is wrong from the start has a status still."""
     blocks = registry.store.blob_blocks(digest, start=span.start)
     first = next(blocks, b"") if span.length else b""
+    return _closing(blocks, chain([first], blocks))
+
+
+def _followed(follower: Follower, span: ByteSpan) -> Iterator[bytes]:
+    """The bytes of a blob on its way, as `_begun`. An empty one has begun when it is known to be right."""
+    blocks = follower.blocks(span.start, span.length)
+    first = next(filter(None, blocks), b"")
     return _closing(blocks, chain([first], blocks))
 
 

@@ -24,6 +24,7 @@ from layerstore.registry.server.settings import (
     MetricsAccess,
     Right,
     ServerSettings,
+    Upstream,
 )
 
 _FILE_SIZE_MAX = 1 << 20
@@ -122,6 +123,19 @@ class _Shutdown(_Section):
     timeout: Annotated[Duration, Field(ge=1)] = 300.0
 
 
+class _Proxy(_Section):
+    url: WebAddress
+    username: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    password: Path | None = None
+    ca: Path | None = None
+    fresh: Duration = 60.0
+    silent: Annotated[Duration, Field(gt=0)] = 30.0
+
+
+def _with_url(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class _Configuration(_Section):
     listen: _Listen = _Listen()
     accounts: _Accounts | None = None
@@ -133,7 +147,7 @@ class _Configuration(_Section):
     delete: bool = True
     blob_ttl: Annotated[Duration, Field(ge=60)] = BLOB_TTL_SECONDS
     collection_interval: Duration = 3600.0
-    proxies: dict[str, WebAddress] = {}
+    proxies: dict[str, Annotated[_Proxy, BeforeValidator(_with_url)]] = {}
     audit: Path | None = None
     metrics: _Metrics = _Metrics()
     log: LogFormat = LogFormat.AUTO
@@ -234,9 +248,7 @@ def _with_options(document: dict[str, Any], options: Options, source: str) -> di
 def _settings(store: Path, file: _Configuration, source: str, folder: Path | None) -> ServerSettings:
     listen, limits = file.listen, file.limits
     tls = listen.tls
-    for name in file.proxies:
-        if not is_repository_name(name) or "/" in name:
-            raise InvalidOptionError(f"{source}: proxies.{name}: it cannot be the first part of a repository's name")
+    _check_proxies(file.proxies, source)
 
     def placed(path: Path | None) -> Path | None:
         # Beside the file that names it, so that it does not matter where the server is started.
@@ -249,7 +261,17 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         blob_ttl=file.blob_ttl,
         is_delete_enabled=file.delete,
         collection_interval=file.collection_interval,
-        proxies=file.proxies,
+        proxies={
+            name: Upstream(
+                url=one.url,
+                username=one.username,
+                password=placed(one.password),
+                ca=placed(one.ca),
+                fresh_seconds=one.fresh,
+                silent_seconds=one.silent,
+            )
+            for name, one in file.proxies.items()
+        },
         host=listen.host,
         port=listen.port,
         workers=listen.workers,
@@ -277,6 +299,17 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         drain_seconds=file.shutdown.drain,
         shutdown_seconds=file.shutdown.timeout,
     )
+
+
+def _check_proxies(proxies: Mapping[str, _Proxy], source: str) -> None:
+    for name, one in proxies.items():
+        if not is_repository_name(name) or "/" in name:
+            raise InvalidOptionError(f"{source}: proxies.{name}: it cannot be the first part of a repository's name")
+        path = urlsplit(one.url).path.strip("/")
+        if path and not is_repository_name(path):
+            raise InvalidOptionError(f"{source}: proxies.{name}.url: {path[:80]!r} begins no name of a repository")
+        if (one.username is None) != (one.password is None):
+            raise InvalidOptionError(f"{source}: proxies.{name}: a username and the file of its password go together")
 
 
 def _anonymous(file: _Configuration, source: str) -> Anonymous:

@@ -56,6 +56,11 @@ class BoundedConnection(HttpToolsProtocol):
         if self._size_without_body > self._size_max and not self.transport.is_closing():
             self._refuse("431 Request Header Fields Too Large", "the head of the request is too large")
 
+    def on_message_begin(self) -> None:
+        """Begin a head, which may have come together with the end of the request before."""
+        self._await_head()
+        super().on_message_begin()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers are none, and would change those that were checked."""
         if self._is_in_head:

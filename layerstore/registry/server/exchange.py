@@ -58,6 +58,7 @@ async def put_difference(request: Request) -> Response:
     registry, repository = registry_of(request), repository_of(request)
     identity = await in_thread(registry.access.authorize, request, repository, Action.READ, Action.WRITE)
     digest = digest_of(request.path_params["digest"])
+    registry.proxies.check_writable(repository)
     async with whole_body(registry, request, repository, "sha256") as upload:
         await to_thread.run_sync(_take, registry, identity, repository, digest, upload.path, limiter=registry.writers)
     return Response(status_code=201, headers={"Location": f"/v2/{repository}/blobs/{digest}", DIGEST_HEADER: digest})
@@ -85,6 +86,8 @@ def _difference(
     registry: Registry, identity: Identity, repository: str, digest: Digest, layers: list[Digest]
 ) -> Iterator[bytes] | None:
     if not registry.repositories.has_blob(repository, digest):
+        if registry.proxies.of(repository) is not None:
+            return None  # the caller asks for the blob then, and that fetches it
         raise blob_unknown(digest)
     have = _readable(registry, identity, repository, layers)
     if not have:

@@ -7,18 +7,13 @@ Each worker process has the database open. Whoever takes something away holds `e
 which was put at the same time is lost: putting writes its row before and after it touches the store.
 """
 
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.digest import Digest
-from layerstore.errors import StorageError, UnsupportedFormatError
+from layerstore.registry.server.database import Database
 
 _VERSION = 1
-_BUSY_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (
     repository TEXT NOT NULL, digest TEXT NOT NULL, pushed INTEGER NOT NULL, PRIMARY KEY (repository, digest)
@@ -36,41 +31,11 @@ CREATE TABLE IF NOT EXISTS history (
 """
 
 
-class Links:
+class Links(Database):
     """The database. Its methods may be called from several threads, each of which gets a connection of its own."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        with self._translated():
-            connection = self._connection()
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > _VERSION:
-                raise UnsupportedFormatError(f"{path} was written by a newer layerstore")
-            connection.executescript(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def close(self) -> None:
-        """Close all connections."""
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Nobody else changes the database until the block is left; its changes come together, or not at all."""
-        with self._translated():
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        super().__init__(path, _SCHEMA, _VERSION)
 
     def add_manifest(self, repository: str, digest: Digest) -> None:
         """Let a repository have a manifest."""
@@ -147,8 +112,7 @@ class Links:
 
     def remove_upload(self, identifier: str) -> bool:
         """Forget an upload; whether it was there."""
-        with self._translated():
-            return self._connection().execute("DELETE FROM uploads WHERE id = ?", (identifier,)).rowcount > 0
+        return self._execute("DELETE FROM uploads WHERE id = ?", identifier) > 0
 
     def uploads(self, begun_before: float) -> list[str]:
         """The uploads that began before a moment (seconds since 1970)."""
@@ -162,31 +126,3 @@ class Links:
         """Moments (seconds since 1970), the bytes of all images then, and those of the store on disk; in order."""
         rows = self._all("SELECT moment, logical, stored FROM history ORDER BY moment")
         return [(int(moment), int(logical), int(stored)) for moment, logical, stored in rows]
-
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
-        return connection
-
-    def _execute(self, statement: str, *values: object) -> None:
-        with self._translated():
-            self._connection().execute(statement, values)
-
-    def _all(self, statement: str, *values: object) -> list[tuple[str, ...]]:
-        with self._translated():
-            return self._connection().execute(statement, values).fetchall()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(f"the registry's database {self._path} cannot be used: {error}") from error

@@ -11,7 +11,7 @@ from layerstore.oci.media_types import OCI_INDEX
 from layerstore.registry.protocol import FILTERS_HEADER, ErrorCode
 from layerstore.registry.server.access import Action
 from layerstore.registry.server.problems import ProblemError
-from layerstore.registry.server.registry import registry_of
+from layerstore.registry.server.registry import answer_in_thread, registry_of
 from layerstore.registry.server.requests import digest_of, number_of, repository_of
 
 _PAGE_MAX = 10_000
@@ -19,12 +19,17 @@ _CATALOG_PAGE_MAX = 1000
 _REFERRERS_BYTES_MAX = 3 << 20
 
 
-def list_tags(request: Request) -> Response:
+async def list_tags(request: Request) -> Response:
     """GET of a repository's tags."""
+    return await answer_in_thread(request, _list_tags)
+
+
+def _list_tags(request: Request) -> Response:
     registry, repository = registry_of(request), repository_of(request)
     registry.access.authorize(request, repository, Action.READ)
-    tags = list(registry.repositories.tags(repository))
-    if not tags and not registry.repositories.is_known(repository):
+    proxied = registry.proxies.of(repository)
+    tags = list(registry.repositories.tags(repository)) if proxied is None else proxied.tags()
+    if proxied is None and not tags and not registry.repositories.is_known(repository):
         raise ProblemError(404, ErrorCode.NAME_UNKNOWN, f"there is no repository {repository}")
     page, headers = _page(request, tags, _PAGE_MAX, f"/v2/{repository}/tags/list")
     return JSONResponse({"name": repository, "tags": page}, headers=headers)
@@ -39,12 +44,18 @@ def list_repositories(request: Request) -> Response:
     return JSONResponse({"repositories": page}, headers=headers)
 
 
-def list_referrers(request: Request) -> Response:
+async def list_referrers(request: Request) -> Response:
     """GET of the manifests that refer to one, as an index."""
+    return await answer_in_thread(request, _list_referrers)
+
+
+def _list_referrers(request: Request) -> Response:
     registry, repository = registry_of(request), repository_of(request)
     subject = digest_of(request.path_params["digest"])
     registry.access.authorize(request, repository, Action.READ)
-    found = sorted(registry.repositories.referrers(repository, subject), key=lambda one: one.digest)
+    source = registry.proxies.of(repository)
+    referrers = registry.repositories.referrers(repository, subject) if source is None else source.referrers(subject)
+    found = sorted(referrers, key=lambda one: one.digest)
     headers = {}
     artifact_type = request.query_params.get("artifactType")
     if artifact_type is not None:

@@ -11,34 +11,40 @@ from layerstore.registry.protocol import DIGEST_HEADER, SUBJECT_HEADER, TAG_HEAD
 from layerstore.registry.server.access import Action
 from layerstore.registry.server.blobs import check_delete_enabled
 from layerstore.registry.server.problems import ProblemError, manifest_unknown
-from layerstore.registry.server.registry import Registry, registry_of
+from layerstore.registry.server.proxy import FoundManifest
+from layerstore.registry.server.registry import Registry, answer_in_thread, registry_of
 from layerstore.registry.server.requests import check_tag, is_unchanged, reference_of, repository_of
 from layerstore.registry.server.streaming import body_of, in_thread
 
 _TAGS_MAX = 100
+_STALE = '110 layerstore "Response is Stale"'
+"""RFC 7234, section 5.5.1."""
 
 
-def get_manifest(request: Request) -> Response:
+async def get_manifest(request: Request) -> Response:
     """GET and HEAD of a manifest by tag or digest."""
+    return await answer_in_thread(request, _get_manifest)
+
+
+def _get_manifest(request: Request) -> Response:
     registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
     registry.access.authorize(request, repository, Action.READ)
-    digest = registry.repositories.resolve(repository, reference)
-    found = None if digest is None else registry.repositories.manifest(digest)
-    if digest is None or found is None:
-        raise manifest_unknown(reference)
-    data, media_type = found
-    entity_tag = f'"{digest}"'
-    headers = {DIGEST_HEADER: digest, "ETag": entity_tag, "X-Content-Type-Options": "nosniff"}
+    found = _found(registry, repository, reference)
+    entity_tag = f'"{found.digest}"'
+    headers = {DIGEST_HEADER: found.digest, "ETag": entity_tag, "X-Content-Type-Options": "nosniff"}
+    if found.is_stale:
+        headers["Warning"] = _STALE
     if is_unchanged(request, entity_tag):
         return Response(status_code=304, headers=headers)
-    headers |= {"Content-Type": media_type, "Content-Length": str(len(data))}
-    return Response(b"" if request.method == "HEAD" else data, headers=headers)
+    headers |= {"Content-Type": found.media_type, "Content-Length": str(len(found.data))}
+    return Response(b"" if request.method == "HEAD" else found.data, headers=headers)
 
 
 async def put_manifest(request: Request) -> Response:
     """PUT of a manifest whose blobs, and manifests, are in the repository."""
     registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
     await in_thread(registry.access.authorize, request, repository, Action.WRITE)
+    registry.proxies.check_writable(repository)
     data = await body_of(request, registry.settings.manifest_size_max)
     tags = _tags_of(request, reference)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -50,6 +56,11 @@ def delete_manifest(request: Request) -> Response:
     registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
     registry.access.authorize(request, repository, Action.DELETE)
     check_delete_enabled(registry)
+    proxied = registry.proxies.of(repository)
+    if proxied is not None:
+        if not proxied.delete(reference):
+            raise manifest_unknown(reference)
+        return Response(status_code=202)
     repositories = registry.repositories
     digest = repositories.resolve(repository, reference)
     if digest is None or repositories.manifest(digest) is None:
@@ -64,6 +75,17 @@ def delete_manifest(request: Request) -> Response:
         raise ProblemError(405, ErrorCode.UNSUPPORTED, f"index {users[0]} lists this manifest; delete that first")
     repositories.delete_manifest(repository, digest)
     return Response(status_code=202)
+
+
+def _found(registry: Registry, repository: str, reference: Digest | str) -> FoundManifest:
+    proxied = registry.proxies.of(repository)
+    if proxied is not None:
+        return proxied.manifest(reference)
+    digest = registry.repositories.resolve(repository, reference)
+    found = None if digest is None else registry.repositories.manifest(digest)
+    if digest is None or found is None:
+        raise manifest_unknown(reference)
+    return FoundManifest(digest, *found)
 
 
 def _tags_of(request: Request, reference: Digest | str) -> list[str]:

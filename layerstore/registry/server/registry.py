@@ -1,13 +1,16 @@
 """What all requests have in common: the store as a registry, with whatever decides who may do what."""
 
 import os
+from collections.abc import Callable
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
+from starlette.responses import Response
 
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.server.access import create_access
 from layerstore.registry.server.links import Links
+from layerstore.registry.server.proxy import Proxies
 from layerstore.registry.server.repositories import Repositories
 from layerstore.registry.server.settings import ServerSettings
 from layerstore.registry.server.uploads import Uploads
@@ -36,15 +39,20 @@ class Registry:
                 self.repositories, folder / "uploads", pushes=pushes, size_max=settings.blob_size_max
             )
             self.access = create_access(settings)
+            self.proxies = Proxies(settings, self.repositories, self.uploads, folder)
         except BaseException:
             self.store.close()
             raise
         # Threads of their own for what takes long, so that short requests always find one.
         self.readers = CapacityLimiter(_STREAMS_MAX)
         self.writers = CapacityLimiter(_STREAMS_MAX)
+        # An upstream registry that says nothing keeps those waiting who ask for what is there, and nobody else.
+        self.askers = CapacityLimiter(_STREAMS_MAX)
+        self.followers = CapacityLimiter(_STREAMS_MAX)
 
     def close(self) -> None:
         """Close the database and the store."""
+        self.proxies.close()
         self.links.close()
         self.store.close()
 
@@ -54,3 +62,10 @@ def registry_of(request: Request) -> Registry:
     registry = request.app.state.registry
     assert isinstance(registry, Registry)
     return registry
+
+
+async def answer_in_thread(request: Request, answer: Callable[[Request], Response]) -> Response:
+    """Answer a read on a thread: for a repository of an upstream registry, on one of those that may have to wait."""
+    registry = registry_of(request)
+    is_proxied = registry.proxies.of(str(request.path_params["name"])) is not None
+    return await to_thread.run_sync(answer, request, limiter=registry.askers if is_proxied else None)

@@ -16,6 +16,7 @@ from layerstore.errors import BlobNotFoundError, InvalidManifestError, Layerstor
 from layerstore.objects import Image, Lease
 from layerstore.oci.closure import Walker
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, parse_image
+from layerstore.registry.protocol import is_tag_name
 from layerstore.registry.server.links import Links
 from layerstore.store import Store
 
@@ -68,7 +69,9 @@ class Repositories:
 
     def tags(self, repository: str) -> dict[str, Digest]:
         """The tags of a repository, in bytewise order, and what they name."""
-        return self.store.tags.of_repository(repository)
+        found = self.store.tags.of_repository(repository)
+        # To the tags of "localhost" belong, as texts, those of "localhost:5000/app".
+        return {tag: digest for tag, digest in found.items() if is_tag_name(tag)}
 
     def roots(self, repository: str) -> list[Digest]:
         """The images of a repository: those with a tag, and those that were pushed by digest; each once."""
@@ -111,6 +114,14 @@ class Repositories:
         """The repositories that have an image, by tag or by digest."""
         names = {tag.rpartition(":")[0] for tag in self.store.images[digest].tags}
         return sorted(names.union(self.links.repositories_with(digest)))
+
+    def layers_with(self, repository: str, digest: Digest) -> set[Digest]:
+        """The layers that blobs decode to of those images of a repository that a manifest is part of, or is.
+
+        A config may name any layer. What is not among these must not be shown for it.
+        """
+        proper = [contents for root in self.roots(repository) if digest in (contents := self.contents(root)).documents]
+        return {layer for contents in proper for layer in contents.layers}
 
     def readable_layers(
         self, repository: str, layers: Sequence[Digest], may_read: Callable[[str], bool]

@@ -53,6 +53,23 @@ class Right:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A registry that is read through this one."""
+
+    url: str
+    """Where it is. A path in it comes before the names of its repositories."""
+    username: str | None = None
+    password: Path | None = None
+    """A file that has the password of `username`."""
+    ca: Path | None = None
+    """Certificates (PEM) of authorities that are trusted beside the system's."""
+    fresh_seconds: float = 60.0
+    """How long what a tag names is not asked for again."""
+    silent_seconds: float = 30.0
+    """How long it may say nothing until it counts as unreachable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """Everything that a worker process has to know. It is passed to processes, so it holds plain values."""
 
@@ -63,8 +80,8 @@ class ServerSettings:
     is_delete_enabled: bool = True
     collection_interval: float = 3600.0
     """Seconds between collections; 0: never."""
-    proxies: Mapping[str, str] = field(default_factory=dict)
-    """Registries that are read through this one: the first component of a name, and a URL."""
+    proxies: Mapping[str, Upstream] = field(default_factory=dict)
+    """Registries that are read through this one, by the first component of the names that repositories have here."""
 
     host: str = "127.0.0.1"
     port: int = 5000

@@ -22,6 +22,7 @@ async def begin_upload(request: Request) -> Response:
     """POST: begin an upload, push a whole blob, or mount one of another repository."""
     registry, repository = registry_of(request), repository_of(request)
     identity = await in_thread(registry.access.authorize, request, repository, Action.WRITE)
+    registry.proxies.check_writable(repository)
     mounted = request.query_params.get("mount")
     if mounted is not None:
         digest = digest_of(mounted)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 from client_samples import sha256
-from registry_servers import Answer, Request
+from client_servers import Answer, Request
 
 Misbehave = Callable[[Request], Answer | None]
 

@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from client_samples import EMPTY, MANIFEST
+from client_servers import Answer, Request, Server, make_certificate, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_registry import MemoryRegistry
-from registry_servers import Answer, Request, Server, make_certificate, serving
 
 from layerstore import ConnectionOptions, Credentials, DockerConfig, RemoteRepository
 from layerstore.errors import AuthenticationError, DeniedError, InvalidInputError, RegistryError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from client_samples import Images
-from registry_servers import PASSWORD, PASSWORD_LINE, USER, docker_registry, make_certificate
+from client_servers import PASSWORD, PASSWORD_LINE, USER, docker_registry, make_certificate
 from samples import make_tar, noise
 
 from layerstore.cli.application import program
@@ -84,7 +84,7 @@ def test_push_and_pull(registry: str, output: Callable[..., str], run: Run, imag
     output("tag", "shop:1.0", reference)
     digest = images.roots[0]["digest"]
     first, second = output("push", reference).splitlines()
-    assert first == f"{digest}   1.0"
+    assert first == f"{digest}   {reference}"
     assert second.startswith("1 image: 1 blob new, ")
     assert "0 blobs new, 0 B; 1 already present" in output("push", reference)
     output("untag", reference)
@@ -106,7 +106,8 @@ def test_what_the_store_calls_otherwise_is_sent_with_from(
     sent = json.loads(
         output("push", f"{registry}/cli/from:1.0", f"{registry}/cli/from", "--from", "shop:1.0", "--json")
     )
-    assert [image["name"] for image in sent["images"]] == ["1.0", "latest"]
+    names = [f"{registry}/cli/from:1.0", f"{registry}/cli/from:latest"]
+    assert [image["name"] for image in sent["images"]] == names
 
 
 def test_platforms(registry: str, output: Callable[..., str], run: Run, images: Images) -> None:

@@ -1,14 +1,15 @@
 """Downloads from registries that break, lie or never end."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_samples import EMPTY, INDEX, MANIFEST, sha256
+from client_samples import EMPTY, INDEX, MANIFEST, Images, sha256
+from client_servers import Answer, Request, Server, serving
 from memory_registry import MemoryRegistry, first
-from registry_servers import Answer, Request, Server, serving
 from samples import noise
 
 from layerstore import ConnectionOptions, Credentials, OCILayout, Proxies, RemoteRepository, Store, copy
@@ -20,6 +21,7 @@ from layerstore.errors import (
     OversizedError,
     RegistryError,
 )
+from layerstore.registry.client.addresses import followed
 
 QUICK = ConnectionOptions(tries=3, back_off_seconds=0.01, plain_http=True, read_seconds_max=5)
 DATA = noise(2_500_000, 7)
@@ -155,7 +157,7 @@ def test_a_registry_that_stays_ill(registry: MemoryRegistry, server: Server, tmp
             DigestMismatchError,
             "expected",
         ),
-        (Answer(404), ImageNotFoundError, "has no image shop 1.0"),
+        (Answer(404), ImageNotFoundError, "has no image shop:1.0"),
         (Answer(418, {}, b'{"errors": [{"code": 7}, "text", null]}'), RegistryError, "answers 418.*7; text; None"),
         (Answer(500, {}, b'{"errors": {}}'), RegistryError, "does not say why"),
         (Answer(200, {"Content-Type": MANIFEST, "X": "y" * 100_000}, b"{}"), RegistryError, "cannot reach"),
@@ -225,6 +227,48 @@ def test_redirects_to_nowhere(registry: MemoryRegistry, tmp_path: Path, location
         server_options = ConnectionOptions(tries=1)
         with pytest.raises(RegistryError, match=message):
             copy(RemoteRepository(f"{server.host}/shop:1.0", options=server_options), OCILayout(tmp_path / "back"))
+
+
+@pytest.mark.parametrize(
+    ("base", "location", "allowed"),
+    [
+        ("https://r.example.com/v2/", "/v2/x", True),
+        ("https://r.example.com/v2/", "https://cdn.example.com/x?a=b#c", True),
+        ("https://r.example.com/v2/", "http://r.example.com/x", False),
+        ("https://r.example.com/v2/", "https://127.0.0.1/x", False),
+        ("https://r.example.com/v2/", "http://localhost:8080/x", False),
+        ("https://r.example.com/v2/", "http://[::1]/x", False),
+        ("http://127.0.0.1:5000/v2/", "http://127.0.0.1:6000/x", True),
+        ("http://127.0.0.1:5000/v2/", "https://cdn.example.com/x", True),
+    ],
+)
+def test_where_a_registry_may_lead(base: str, location: str, allowed: bool) -> None:
+    """Not out of TLS, and not to what only this machine should reach."""
+    if allowed:
+        assert "#" not in followed(base, location, plain_http=False)
+    else:
+        with pytest.raises(RegistryError):
+            followed(base, location, plain_http=False)
+
+
+def test_layers_come_at_the_same_time(tmp_path: Path, store: Store) -> None:
+    """Each waits for the other one, so that one after the other they would not come at all."""
+    registry = MemoryRegistry()
+    images = Images(tmp_path / "shop")
+    digest = images.add(images.image({"a": noise(1000, 1)}, {"b": noise(1000, 2)}), "1.0")
+    layers = [layer["digest"] for layer in images.layers_of(digest)]
+    both = threading.Barrier(2)
+
+    def wait(request: Request) -> Answer | None:
+        if request.method == "GET" and request.path.rpartition("/")[2] in layers:
+            both.wait(10)
+        return None
+
+    with serving(registry) as server:
+        copy(OCILayout(images.path), RemoteRepository(f"{server.host}/shop", options=QUICK))
+        registry.misbehave = wait
+        copy(RemoteRepository(f"{server.host}/shop:1.0", options=QUICK), store)
+    assert all(store.has_blob(layer) for layer in layers)
 
 
 def test_lists_without_end(registry: MemoryRegistry, server: Server) -> None:

@@ -1,13 +1,14 @@
 """The client against docker-registry, which knows neither referrers nor their header."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from client_samples import Images, sample_images
-from registry_servers import PASSWORD, PASSWORD_LINE, USER, docker_registry, make_certificate
+from client_servers import PASSWORD, PASSWORD_LINE, USER, docker_registry, make_certificate
 from samples import noise
 
 from layerstore import ConnectionOptions, Credentials, Digest, OCILayout, RemoteRepository, Store, copy
@@ -188,6 +189,7 @@ def test_credentials(tmp_path: Path, images: Images, secured: bool) -> None:
             assert RemoteRepository(name, options=lax).roots()
 
 
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 def test_skopeo_reads_what_we_push_and_we_what_it_pushes(registry: str, images: Images, tmp_path: Path) -> None:
     copy(OCILayout(images.path), RemoteRepository(f"{registry}/ours", options=QUICK))
     for name in ("1.0", "multi"):
@@ -209,3 +211,24 @@ def test_skopeo_reads_what_we_push_and_we_what_it_pushes(registry: str, images: 
         subprocess.run([*command, f"docker://{registry}/theirs:{name}"], check=True, capture_output=True)
     report = copy(RemoteRepository(f"{registry}/theirs", options=QUICK), OCILayout(tmp_path / "back"))
     assert {image.digest for image in report.images} == {Digest(root["digest"]) for root in images.roots}
+
+
+@pytest.mark.parametrize(
+    ("typed", "domain", "path", "tag"),
+    [
+        ("alpine", "docker.io", "library/alpine", None),
+        ("docker://alpine:3", "docker.io", "library/alpine", "3"),
+        ("index.docker.io/team/shop:1.0", "docker.io", "team/shop", "1.0"),
+        ("registry.example.com:5000/shop", "registry.example.com:5000", "shop", None),
+        ("localhost/shop:1.0", "localhost", "shop", "1.0"),
+    ],
+)
+def test_where_a_name_is(typed: str, domain: str, path: str, tag: str | None) -> None:
+    repository = RemoteRepository(typed)
+    assert (repository.domain, repository.path, repository.tag) == (domain, path, tag)
+
+
+@pytest.mark.parametrize("typed", ["", "Shop", "a b", "http://localhost/shop", "shop:", "../etc", "shop@sha256:0"])
+def test_what_is_no_name(typed: str) -> None:
+    with pytest.raises(InvalidReferenceError):
+        RemoteRepository(typed)

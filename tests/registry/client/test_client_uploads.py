@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from client_samples import Images, sha256
+from client_servers import Answer, Request, Server, serving
 from memory_registry import MemoryRegistry, first
-from registry_servers import Answer, Request, Server, serving
 from samples import noise
 
 from layerstore import ConnectionOptions, Credentials, OCILayout, RemoteRepository, Store, copy
@@ -80,6 +80,76 @@ def test_a_broken_upload_goes_on_where_the_registry_is(
     ranges = [request.headers["Content-Range"] for request in server.asked("PATCH")]
     assert ranges == [f"0-{len(data) - 1}", f"{known}-{len(data) - 1}"]
     assert len(server.asked("POST")) == (2 if known else 3)  # one is for the config
+
+
+def test_a_connection_that_is_cut_in_the_middle(registry: MemoryRegistry, server: Server, images: Images) -> None:
+    data = layer_of(images)
+
+    def keep(request: Request) -> None:
+        registry.uploads[request.path] += request.body
+
+    server.cut = (700_000, keep)
+    push(server, images)
+    assert registry.blobs[sha256(data)] == data
+    assert [request.headers["Content-Range"] for request in server.asked("PATCH")] == [f"700000-{len(data) - 1}"]
+
+
+def test_a_token_that_ends_in_the_middle_is_replaced(registry: MemoryRegistry, server: Server, images: Images) -> None:
+    valid = {"Bearer 1"}
+    tokens = iter("12")
+
+    def misbehave(request: Request) -> Answer | None:
+        if request.path.startswith("/token"):
+            return Answer(200, {}, b'{"token": "%s"}' % next(tokens).encode())
+        if request.method == "PATCH" and "Bearer 1" in valid:
+            valid.clear()
+            valid.add("Bearer 2")
+        if request.headers.get("Authorization") not in valid:
+            return Answer(401, {"Www-Authenticate": f'Bearer realm="{server.url}/token",service="x"'})
+        return None
+
+    registry.misbehave = misbehave
+    push(server, images)
+    assert registry.blobs[sha256(layer_of(images))] == layer_of(images)
+    assert len(server.asked("PATCH")) == 2
+
+
+@pytest.mark.parametrize("told", [50, 5_000_000])
+def test_a_registry_that_has_another_part_than_it_says(
+    registry: MemoryRegistry, server: Server, images: Images, told: int
+) -> None:
+    """More than the blob has is not believed; of less, the digest tells."""
+
+    def misbehave(request: Request) -> Answer | None:
+        if request.method == "GET" and "uploads" in request.path:
+            return Answer(204, {"Range": f"0-{told - 1}"})
+        return breaks(request)
+
+    breaks = first(1, lambda request: request.method == "PATCH", lambda request: Answer(503))
+    registry.misbehave = misbehave
+    if told > len(layer_of(images)):
+        push(server, images)
+        assert registry.blobs[sha256(layer_of(images))] == layer_of(images)
+    else:
+        with pytest.raises(RegistryError, match="took only a part"):
+            push(server, images)
+        assert not registry.manifests
+
+
+def test_a_mount_that_is_not_allowed_becomes_an_upload(
+    registry: MemoryRegistry, server: Server, images: Images
+) -> None:
+    push(server, images)
+
+    def misbehave(request: Request) -> Answer | None:
+        if request.method == "HEAD" and "/other/" in request.path:
+            return Answer(404)
+        return Answer(403) if "mount=" in request.path else None
+
+    registry.misbehave = misbehave
+    other = RemoteRepository(f"{server.host}/other", options=QUICK)
+    report = copy(RemoteRepository(f"{server.host}/shop:1.0", options=QUICK), other)
+    assert (report.blobs_copied, len(server.asked("POST", "mount="))) == (1, 2)
 
 
 def test_an_upload_that_was_forgotten_begins_anew(registry: MemoryRegistry, server: Server, images: Images) -> None:

@@ -8,8 +8,6 @@ import pytest
 from pages_samples import Samples
 from pages_server import RunningServer, serving
 
-from layerstore.registry.server.settings import Anonymous, Right, ServerSettings
-
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
@@ -19,27 +17,21 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 @pytest.fixture(scope="session")
 def server(samples: Samples) -> Iterator[RunningServer]:
     """Everybody may do everything."""
-    with serving(ServerSettings(store=samples.path, collection_interval=0)) as running:
+    with serving(samples.path) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def guarded(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Everybody may read ``team/*``, ann all but ``private/*``, and root all; bob nothing more than everybody."""
+    """Everybody may read ``team/*``, ann some more, and root all; bob has no right of his own."""
     accounts = tmp_path_factory.mktemp("accounts") / "htpasswd"
     _write_accounts(accounts, "ann", "bob", "root")
-    settings = ServerSettings(
-        store=samples.path,
-        collection_interval=0,
-        htpasswd=accounts,
-        anonymous=Anonymous.NONE,
-        rights=(
-            Right(who=frozenset({"@everyone"}), repositories=("team/*",), actions=frozenset({"read"})),
-            Right(who=frozenset({"ann"}), repositories=("mirror/*", "base", "odd"), actions=frozenset({"read"})),
-            Right(who=frozenset({"root"}), repositories=("**",), actions=frozenset({"read"})),
-        ),
-    )
-    with serving(settings) as running:
+    rights = [
+        {"who": ["@everyone"], "repositories": ["team/*"], "actions": ["read"]},
+        {"who": ["ann"], "repositories": ["mirror/*", "base", "odd"], "actions": ["read"]},
+        {"who": ["root"], "repositories": ["**"], "actions": ["read"]},
+    ]
+    with serving(samples.path, {"accounts": {"htpasswd": str(accounts)}, "rights": rights}) as running:
         yield running
 
 
@@ -47,11 +39,9 @@ def guarded(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def closed(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Nobody may do anything without an account; bob has one, and no right."""
     accounts = tmp_path_factory.mktemp("accounts") / "htpasswd"
-    _write_accounts(accounts, "bob")
-    settings = ServerSettings(
-        store=samples.path, collection_interval=0, htpasswd=accounts, anonymous=Anonymous.NONE, rights=()
-    )
-    with serving(settings) as running:
+    _write_accounts(accounts, "bob", "root")
+    rights = [{"who": ["root"], "repositories": ["**"], "actions": ["read"]}]
+    with serving(samples.path, {"accounts": {"htpasswd": str(accounts)}, "rights": rights}) as running:
         yield running
 
 

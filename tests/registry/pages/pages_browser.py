@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-_SECONDS = 60
+_SECONDS = 20
 _KEYS = {"Tab": (9, ""), "Enter": (13, "\r")}
 
 
@@ -31,7 +32,7 @@ class Browser:
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands = os.fdopen(commands, "wb", buffering=0)
-        self._answers = os.fdopen(answers, "rb")
+        self._answers = os.fdopen(answers, "rb", buffering=0)
         self._buffer = b""
         self._numbers = itertools.count(1)
         self._session: str | None = None
@@ -105,6 +106,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], _SECONDS)
+            assert ready, "the browser does not answer"
             data = os.read(self._answers.fileno(), 1 << 16)
             assert data, "the browser has ended"
             self._buffer += data

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-_VOID = frozenset({"br", "img", "input", "link", "meta", "hr"})
+_VOID = frozenset({"br", "img", "input", "link", "meta", "hr", "wbr"})
 _SELF_CLOSED = frozenset({"path", "rect", "line", "polygon", "polyline", "circle"})
 
 

@@ -1,20 +1,15 @@
-"""The real server application on a free port, and what it answers."""
+"""The real server on a free port, and what it answers."""
 
 import base64
 import http.client
-import socket
-import threading
-import time
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
 
-import uvicorn
-
-from layerstore.registry.server.application import create_application
-from layerstore.registry.server.settings import ServerSettings
-
-_START_SECONDS = 30
+from server_process import ServerProcess
 
 
 @dataclass(frozen=True)
@@ -67,20 +62,9 @@ class RunningServer:
 
 
 @contextmanager
-def serving(settings: ServerSettings) -> Iterator[RunningServer]:
-    """The server, until the block is left."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_application(settings), log_level="warning", ws="none", lifespan="on")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.01)
-        yield RunningServer(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+def serving(store: Path, configuration: Mapping[str, object] | None = None) -> Iterator[RunningServer]:
+    """``layerstore serve``, until the block is left. JSON, as the configuration is written, is YAML as well."""
+    settings = store.with_name(f"{store.name}-{uuid4()}.yaml")
+    settings.write_text(json.dumps({"collection_interval": 0, **(configuration or {})}))
+    with ServerProcess(store, "--config", str(settings)) as process:
+        yield RunningServer(process.port)

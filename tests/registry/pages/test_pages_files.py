@@ -11,7 +11,6 @@ from pages_server import RunningServer, serving
 from samples import END, header
 
 from layerstore import Store
-from layerstore.registry.server.settings import ServerSettings
 
 
 def files_page(server: RunningServer, samples: Samples, path: str) -> Document:
@@ -128,7 +127,7 @@ def test_a_large_directory_comes_in_pages(tmp_path: Path) -> None:
     tar = b"".join(header(b"many/%04d" % number) for number in range(6000)) + END
     with Store.create(tmp_path / "store") as store:
         digest = put(store, [gzip.compress(tar, 1, mtime=0)], "many:1")
-    with serving(ServerSettings(store=tmp_path / "store", collection_interval=0)) as server:
+    with serving(tmp_path / "store") as server:
         document = Document(server.page(f"/images/many@{digest}/files?path=/many"))
         rows = document.rows("6,000 entries")
         assert len(rows) == 500 and rows[0][0] == "0000"

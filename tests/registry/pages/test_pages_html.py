@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 from pages_html import Document
@@ -97,7 +98,7 @@ def test_the_page_has_a_language_a_title_and_landmarks(text: str) -> None:
 def test_headings_leave_no_level_out(text: str) -> None:
     levels = [int(one.tag[1]) for one in Document(text).all("h1", "h2", "h3", "h4")]
     assert levels[0] == 1
-    assert all(following <= level + 1 for level, following in zip(levels, levels[1:], strict=False))
+    assert all(following <= level + 1 for level, following in pairwise(levels))
 
 
 def test_tables_have_captions_and_heads(text: str) -> None:

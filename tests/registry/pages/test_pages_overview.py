@@ -7,7 +7,6 @@ from pages_samples import Samples, layer, put
 from pages_server import RunningServer, serving
 
 from layerstore import Store
-from layerstore.registry.server.settings import ServerSettings
 
 
 def test_it_lists_all_repositories_with_their_figures(server: RunningServer) -> None:
@@ -60,7 +59,9 @@ def test_many_repositories_come_in_pages(tmp_path: Path) -> None:
         digest = put(store, [layer("one", 100)])
         for number in range(120):
             store.tags[f"many/number-{number:03d}:1"] = digest
-    with serving(ServerSettings(store=tmp_path / "store", collection_interval=0)) as server:
+        store.tags["localhost:5000/many:1"] = digest  # no name that this registry can have
+    with serving(tmp_path / "store") as server:
+        assert "Ratio" in Document(server.page("/")).facts()
         first = Document(server.page("/?q=many"))
         rows = first.rows("120 repositories")
         assert len(rows) == 50 and rows[0][0] == "many/number-000"
@@ -75,7 +76,7 @@ def test_many_repositories_come_in_pages(tmp_path: Path) -> None:
 
 def test_an_empty_store_says_how_to_push(tmp_path: Path) -> None:
     Store.create(tmp_path / "store").close()
-    with serving(ServerSettings(store=tmp_path / "store", collection_interval=0)) as server:
+    with serving(tmp_path / "store") as server:
         text = server.page("/")
         assert f"docker push 127.0.0.1:{server.port}/shop:1.0" in text
         assert "Nothing has been pushed yet" in text

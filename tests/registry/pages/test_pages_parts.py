@@ -42,7 +42,7 @@ def test_lines_stay_lines() -> None:
 
 
 def test_sizes_counts_and_moments() -> None:
-    assert [size_text(one) for one in (0, 1023, 1024, 1_048_500, 5 << 30)] == [
+    assert [size_text(one) for one in (0, 1023, 1024, 1_048_570, 5 << 30)] == [
         "0 B",
         "1023 B",
         "1.0 KiB",

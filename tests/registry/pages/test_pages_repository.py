@@ -7,7 +7,6 @@ from pages_samples import SIGNATURE, Samples, layer, put
 from pages_server import RunningServer, serving
 
 from layerstore import Store
-from layerstore.registry.server.settings import ServerSettings
 
 
 def test_tags_come_first_and_images_without_one_at_the_end(samples: Samples, server: RunningServer) -> None:
@@ -36,6 +35,7 @@ def test_the_form_finds_a_part_of_a_tag(server: RunningServer) -> None:
 def test_commands_name_the_registry_as_it_was_reached(server: RunningServer) -> None:
     text = server.page("/repositories/team/shop", host="registry.example.com:8443")
     assert "docker pull registry.example.com:8443/team/shop:TAG" in text
+    assert "layerstore import --plain-http docker://registry.example.com:8443/team/shop:TAG" in text
     assert "docker pull REGISTRY/team/shop:TAG" in server.page("/repositories/team/shop", host="a;rm%20-rf")
 
 
@@ -46,7 +46,7 @@ def test_the_newest_tags_come_first_a_hundred_at_a_time(tmp_path: Path) -> None:
         for number in range(150):
             store.tags[f"many:{number:03d}"] = old
         store.tags["many:z"] = new
-    with serving(ServerSettings(store=tmp_path / "store", collection_interval=0)) as server:
+    with serving(tmp_path / "store") as server:
         document = Document(server.page("/repositories/many"))
         rows = document.rows("151 tags, the newest first")
         assert [row[0] for row in rows[:2]] == ["z", "000"] and len(rows) == 100

@@ -15,9 +15,7 @@ def test_the_overview_lists_only_what_the_reader_may_see(guarded: RunningServer)
     assert listed("bob") == ["team/shop", "team/site"]
     assert listed("ann") == ["base", "mirror/shop", "odd", "team/shop", "team/site"]
     assert listed("root") == ["base", "mirror/shop", "odd", "private/plans", "team/shop", "team/site"]
-    assert "private" not in guarded.page("/?q=private", account="ann").partition("</form>")[2].replace(
-        "“private”", ""
-    )
+    assert "private" not in guarded.page("/?q=private", account="ann").partition("</form>")[2].replace("“private”", "")
 
 
 def test_the_figures_of_the_whole_store_are_for_those_who_see_all_of_it(guarded: RunningServer) -> None:

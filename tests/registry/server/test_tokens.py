@@ -74,9 +74,7 @@ def test_the_list_of_repositories_needs_its_own_scope_and_shows_what_may_be_read
 
 
 def test_what_is_answered_with_a_token(registry: Registry) -> None:
-    answer = registry.ask(
-        "GET", "/v2/token?scope=repository:team/app:pull&client_id=docker", headers=ALICE
-    )
+    answer = registry.ask("GET", "/v2/token?scope=repository:team/app:pull&client_id=docker", headers=ALICE)
     document = answer.json
     assert document["token"] == document["access_token"]
     assert document["expires_in"] == 300

@@ -31,6 +31,8 @@ _CONFIGURATION = {
     "limits": {"requests": {"per_second": 0, "burst": 1_000_000, "at_once": 0}},
 }
 
+_BETWEEN_KILLS = (5, 400)
+_KILL_SECONDS_MAX = 10.0
 _TABLES = ("manifests", "blobs", "uploads")
 
 
@@ -95,10 +97,10 @@ class Soak:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads[:WORKERS]):
-                if not self._stopped.wait(self._chooser.uniform(0.5, 3)):
-                    self.server.kill()
-                    self.figures.kills += 1
-                    self.server.start()
+                self._wait_for_operations(self._chooser.randrange(*_BETWEEN_KILLS))
+                self.server.kill()
+                self.figures.kills += 1
+                self.server.start()
         finally:
             self._stopped.set()
             for thread in threads:
@@ -109,6 +111,15 @@ class Soak:
             counts += worker.counts
             self.figures.images += sum(len(repository.documents) for repository in worker.repositories)
         self.figures.kinds = dict(counts.most_common())
+
+    def _wait_for_operations(self, count: int) -> None:
+        """Wait until so many more operations are done, and then some of the next."""
+        target = sum(worker.operations for worker in self.workers) + count
+        end = time.monotonic() + _KILL_SECONDS_MAX
+        while sum(worker.operations for worker in self.workers) < target and time.monotonic() < end:
+            if self._stopped.wait(0.01):
+                return
+        self._stopped.wait(self._chooser.uniform(0, 0.05))
 
     def _work(self, worker: Worker, end: float) -> None:
         try:
@@ -138,6 +149,7 @@ class Soak:
 
     def _fault(self) -> None:
         with self._lock:
+            traceback.print_exc()
             self.figures.faults.append(traceback.format_exc()[-1500:])
 
     def _collect_and_prove(self) -> None:
@@ -200,12 +212,21 @@ class Soak:
         self.figures.faults += [f"left: {one}" for one in self._left_over()]
 
 
+def _tell(soak: Soak) -> None:
+    while True:
+        time.sleep(10)
+        done = sum(worker.operations for worker in soak.workers)
+        print(f"{done} operations, {soak.figures.kills} kills, {len(soak.figures.faults)} faults", flush=True)
+
+
 def main(folder: str, operations: str) -> None:
     """Run it and print what happened."""
     path = Path(folder)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    figures = Soak(path, int(operations), 3600).run()
+    soak = Soak(path, int(operations), 3600)
+    threading.Thread(target=_tell, args=(soak,), daemon=True).start()
+    figures = soak.run()
     print(json.dumps(asdict(figures), indent=1))
 
 

@@ -127,7 +127,8 @@ class RegistryClient:
 
     def _cuts(self, size: int) -> list[int]:
         """Where chunks end."""
-        return sorted({size, *(self._chooser.randrange(1, size + 1) for _ in range(2))})
+        # A Range header says the same of one byte as of none.
+        return sorted({size, *(self._chooser.randrange(2, size + 1) for _ in range(2))})
 
     def _send(self, repository: str, blob: Blob, location: str, ends: list[int], *, is_stream: bool) -> None:
         """Send the bytes up to each end, the last ones with PUT. What breaks off goes on from where the server is."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from layerstore.registry.client.addresses import is_loopback
 from layerstore.registry.server.registry import registry_of
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
@@ -41,10 +42,11 @@ def pull_commands(request: Request, reference: str, *, is_artifact: bool) -> lis
     is_plain = scheme == "http"
     podman = " --tls-verify=false" if is_plain else ""
     skopeo = " --src-tls-verify=false" if is_plain else ""
+    layerstore = " --plain-http" if is_plain and not is_loopback(urlsplit(f"//{host}").hostname or "") else ""
     folder = reference.partition("@")[0].partition(":")[0].rpartition("/")[2]
     others = [
         Command("Skopeo", f"skopeo copy{skopeo} docker://{name} oci:{folder}"),
-        Command("layerstore", f"layerstore import docker://{name}"),
+        Command("layerstore", f"layerstore import{layerstore} docker://{name}"),
     ]
     if is_artifact:
         return others

@@ -1,5 +1,6 @@
 """The figures of the store, of repositories and of images, each kept for a while: they take long to make."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +8,7 @@ from datetime import datetime
 from anyio import CapacityLimiter
 from starlette.requests import Request
 
-from layerstore import ImageUsage, Stats
+from layerstore import ImageUsage, Stats, View
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.objects import Image
@@ -21,6 +22,8 @@ IMAGES_ADDED_MAX = 1000
 """Images of a repository whose sizes are added up."""
 _THREADS = 8
 """How many pages are made at once. Those who push and pull have threads of their own."""
+_VIEWS = 2
+"""How many views are built at once: of an image with millions of files it takes memory, and a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Figures:
 
     def __init__(self, store: Store) -> None:
         self.threads = CapacityLimiter(_THREADS)
+        self._view_turns = threading.BoundedSemaphore(_VIEWS)
         self._store = store
         self._stats: Remembered[None, Stats] = Remembered(1)
         self._repositories: Remembered[tuple[str, int], RepositoryFigures] = Remembered(2000)
@@ -66,6 +70,11 @@ class Figures:
     def sharing(self, image: Image) -> Sharing:
         """Which other images have layers of an image."""
         return self._sharings.get(image.digest, lambda: sharing_of(self._store, image))
+
+    def view(self, image: Image) -> View:
+        """The files of an image. Close it."""
+        with self._view_turns:
+            return image.view()
 
     def _add_up(self, roots: Sequence[Digest]) -> RepositoryFigures:
         sizes: dict[Digest, int] = {}

@@ -13,6 +13,7 @@ from layerstore import EntryKind, Node, View
 from layerstore.objects import Image
 from layerstore.registry.protocol import ErrorCode
 from layerstore.registry.server.pages.addresses import asked, asked_page
+from layerstore.registry.server.pages.figures import Figures, figures_of
 from layerstore.registry.server.pages.paging import Page, page_of
 from layerstore.registry.server.pages.readers import image_in, reader_in
 from layerstore.registry.server.pages.rendering import page
@@ -63,7 +64,7 @@ def files(request: Request) -> Response:
     reader = reader_in(request, name)
     image = _image_with_files(request)
     path = _asked_path(request)
-    with image.view() as view:
+    with figures_of(request).view(image) as view:
         # The link itself is shown where it leads to nothing.
         here = view.stat(path) if view.exists(path) else view.lstat(path)
         listed = _listing(view, here, asked_page(request)) if here.is_dir else None
@@ -90,7 +91,8 @@ def download(request: Request) -> Response:
     """A file of an image, to be saved. Nothing in it can run as a page of this site."""
     image = _image_with_files(request)
     path = _asked_path(request)
-    with image.view() as view:
+    figures = figures_of(request)
+    with figures.view(image) as view:
         node = view.stat(path)
     if not node.is_file:
         raise ProblemError(404, ErrorCode.UNKNOWN, "only a file can be saved")
@@ -103,13 +105,13 @@ def download(request: Request) -> Response:
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization",
     }
-    body = sent(_contents(image, path), node.size, registry_of(request).readers)
+    body = sent(_contents(figures, image, path), node.size, registry_of(request).readers)
     return StreamingResponse(body, headers=headers, media_type="application/octet-stream")
 
 
-def _contents(image: Image, path: bytes) -> Iterator[bytes]:
+def _contents(figures: Figures, image: Image, path: bytes) -> Iterator[bytes]:
     """The contents of a file. What they are read from is held as long as the iterator lives."""
-    with image.view() as view, view.open(path) as file:
+    with figures.view(image) as view, view.open(path) as file:
         while block := file.read(_BLOCK_SIZE):
             yield block
 
@@ -121,6 +123,11 @@ def _image_with_files(request: Request) -> Image:
         raise ProblemError(404, ErrorCode.UNKNOWN, "an index has no files; each of its images has")
     if image.descriptor.artifact_type is not None:
         raise ProblemError(404, ErrorCode.UNKNOWN, "an artifact is no file system")
+    layers = registry_of(request).repositories.layers_with(name, image.digest)
+    if not layers.issuperset(image.config.diff_ids):
+        raise ProblemError(
+            404, ErrorCode.UNKNOWN, "its config names layers that are not its own"
+        )
     return image
 
 

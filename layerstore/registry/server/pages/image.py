@@ -18,7 +18,7 @@ from layerstore.registry.server.pages.layers import STEPS_MAX, steps_of, stored_
 from layerstore.registry.server.pages.readers import Reader, image_in, reader_in
 from layerstore.registry.server.pages.rendering import page
 from layerstore.registry.server.pages.run_settings import settings_of
-from layerstore.registry.server.pages.sharing import SeenSharing, seen_by
+from layerstore.registry.server.pages.sharing import SeenSharing, seen_by, users_besides
 from layerstore.registry.server.pages.summaries import Summary, created
 from layerstore.registry.server.pages.text import Lines
 from layerstore.registry.server.registry import registry_of
@@ -122,11 +122,12 @@ def _space(reader: Reader, figures: Figures, name: str, found: Image) -> _Space:
     wholes = tuple(reader.registry.repositories.users_of(name, found.digest))
     sharing = figures.sharing(found)
     seen = seen_by(reader, sharing, frozenset(wholes))
+    users = users_besides(sharing, frozenset(wholes))
     if found.digest not in store.images:
-        return _Space(None, wholes, (), 0, seen, sharing.users)
+        return _Space(None, wholes, (), 0, seen, users)
     readable, hidden = reader.repositories_of(found.digest)
     others = tuple(one for one in readable if one != name)
-    return _Space(figures.usage(found), wholes, others, hidden, seen, sharing.users)
+    return _Space(figures.usage(found), wholes, others, hidden, seen, users)
 
 
 def _known_subject(reader: Reader, name: str, subject: Descriptor | None) -> tuple[Descriptor, bool] | None:
@@ -142,8 +143,7 @@ def _first(pairs: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _document_text(data: bytes) -> Lines:
-    """The manifest, indented so that it can be read."""
-    text = json.dumps(json.loads(data), indent=2, ensure_ascii=False)
-    if len(text) > _DOCUMENT_SHOWN_MAX:
-        return Lines(text[:_DOCUMENT_SHOWN_MAX] + "\n…")
-    return Lines(text)
+    """The manifest, indented so that it can be read; of a large one the beginning as it is."""
+    if len(data) > _DOCUMENT_SHOWN_MAX:  # to indent it would take long
+        return Lines(data[:_DOCUMENT_SHOWN_MAX].decode(errors="replace") + "…")
+    return Lines(json.dumps(json.loads(data), indent=2, ensure_ascii=False))

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from layerstore.digest import Digest
-from layerstore.registry.protocol import ErrorCode
+from layerstore.registry.protocol import ErrorCode, is_repository_name
 from layerstore.registry.server.pages.addresses import asked, asked_page
 from layerstore.registry.server.pages.chart import chart_of
 from layerstore.registry.server.pages.commands import host_of
@@ -33,7 +33,8 @@ class _Row:
 def overview(request: Request) -> Response:
     """All repositories that somebody may see."""
     reader, registry, figures = reader_of(request), registry_of(request), figures_of(request)
-    names = registry.repositories.names()
+    # The store may have names that no registry can have, such as one with the port of another.
+    names = [name for name in registry.repositories.names() if is_repository_name(name)]
     readable = [name for name in names if reader.may_read(name)]
     # Totals tell of every push, also of those to repositories that are not theirs to see.
     sees_all = len(readable) == len(names)

@@ -1,5 +1,6 @@
 """Which other images have layers of an image."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from layerstore.digest import Digest
@@ -21,8 +22,6 @@ class Sharing:
     """The layers with their bytes."""
     others: tuple[tuple[Digest, tuple[Digest, ...]], ...]
     """The other images with the layers that they share with this one; those that share most come first."""
-    users: dict[Digest, int]
-    """How many other images have each of the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +52,21 @@ class SeenSharing:
 def sharing_of(store: Store, image: Image) -> Sharing:
     """Who else has the layers of an image."""
     sizes: dict[Digest, int] = {}
-    users: dict[Digest, int] = {}
     shared: dict[Digest, list[Digest]] = {}
     for layer in stored_layers(store, image):
         if layer.diff_id in sizes:
             continue
         sizes[layer.diff_id] = layer.size
-        others = [other.digest for other in layer.images if other.digest != image.digest]
-        users[layer.diff_id] = len(others)
-        for other in others:
-            shared.setdefault(other, []).append(layer.diff_id)
+        for other in layer.images:
+            if other != image:
+                shared.setdefault(other.digest, []).append(layer.diff_id)
     ordered = sorted(shared.items(), key=lambda item: (-sum(sizes[one] for one in item[1]), item[0]))
-    return Sharing(sizes, tuple((digest, tuple(layers)) for digest, layers in ordered), users)
+    return Sharing(sizes, tuple((digest, tuple(layers)) for digest, layers in ordered))
+
+
+def users_besides(sharing: Sharing, whole: frozenset[Digest]) -> dict[Digest, int]:
+    """How many other images have each of the layers, without those that the image is part of."""
+    return dict(Counter(one for digest, layers in sharing.others if digest not in whole for one in layers))
 
 
 def seen_by(reader: Reader, sharing: Sharing, whole: frozenset[Digest]) -> SeenSharing:

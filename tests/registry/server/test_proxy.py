@@ -1,0 +1,510 @@
+"""Repositories of upstream registries: fetched once, compared, kept, and given when upstream is away."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_servers import docker_registry
+from places_samples import LayoutMaker, layer_tar, needs, noise, platform_of, run, tree
+from proxy_relay import Relay, relaying
+from registry_requests import MANIFEST, Registry, descriptor, image_of, manifest_of
+from server_process import ServerProcess
+from threaded_server import basic, htpasswd, served
+
+from layerstore import Digest, Store
+from layerstore.errors import InvalidOptionError
+from layerstore.registry.server.configuration import Options, load_settings
+from layerstore.registry.server.settings import Anonymous, ServerSettings, Upstream
+
+_BIG = noise(1, 3_000_000)
+_SECONDS_MAX = 30.0
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> LayoutMaker:
+    """Images 1 and 2, which share a large layer, and an index of two platforms."""
+    maker = LayoutMaker(tmp_path_factory.mktemp("upstream") / "layout")
+    base = layer_tar({"base": noise(5, 1_000_000)})
+    maker.list_root(maker.image([base, layer_tar({"one": b"1" * 5000})]), "1")
+    maker.list_root(maker.image([base, layer_tar({"two": b"2" * 5000})]), "2")
+    children = []
+    for name in ("linux/amd64", "linux/arm64"):
+        child = maker.image([layer_tar({"arch": noise(len(name), 9000)})], platform=name)
+        children.append(child | {"platform": platform_of(name)})
+    maker.list_root(maker.index(children), "multi")
+    return maker
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory, layout: LayoutMaker) -> Iterator[str]:
+    """Debian's docker-registry with the images, as team/shop."""
+    needs("skopeo")
+    with docker_registry(tmp_path_factory.mktemp("upstream") / "registry") as address:
+        for name in ("1", "2", "multi"):
+            target = f"docker://{address}/team/shop:{name}"
+            run("skopeo", "copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:{name}", target)
+        yield address
+
+
+@pytest.fixture
+def relay(debian: str) -> Iterator[Relay]:
+    with relaying(debian) as running:
+        yield running
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[Registry]:
+    """A layerstore as upstream, which tests push to."""
+    Store.create(tmp_path / "origin").close()
+    with served(ServerSettings(store=tmp_path / "origin", collection_interval=0)) as registry:
+        yield registry
+
+
+def settings_of(store: Path, url: str, **more: Any) -> ServerSettings:
+    """A server that reads hub/* from a URL, and asks again for every tag."""
+    upstream = Upstream(url=url, **{"fresh_seconds": 0.0, "silent_seconds": 2.0, **more})
+    return ServerSettings(store=store, proxies={"hub": upstream}, collection_interval=0)
+
+
+def skopeo_pull(address: str, image: str, target: Path, *options: str) -> None:
+    source = f"docker://{address}/{image}"
+    run("skopeo", "copy", *options, "--src-tls-verify=false", source, f"oci:{target}:{image.rpartition(':')[2]}")
+
+
+def blobs_of(manifest: bytes) -> list[str]:
+    document = json.loads(manifest)
+    return [one["digest"] for one in [document["config"], *document["layers"]]]
+
+
+def pull(registry: Registry, repository: str, reference: str) -> bytes:
+    """Pull an image with all its blobs, each of which is what its digest says; its manifest."""
+    manifest = registry.manifest(repository, reference)
+    assert manifest.status == 200, manifest
+    for digest in blobs_of(manifest.body):
+        answer = registry.blob(repository, digest)
+        assert answer.status == 200, answer
+        assert Digest.of(answer.body) == digest
+    return manifest.body
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + _SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.02)
+
+
+def is_put(store: Path, manifest: bytes) -> bool:
+    with Store.open(store) as opened:
+        return Digest.of(manifest) in opened.images
+
+
+def test_second_pull_needs_no_upstream(debian: str, layout: LayoutMaker, tmp_path: Path) -> None:
+    """skopeo pulls all images twice; the second time upstream is away, and the server was started anew in between."""
+    server = ServerProcess(tmp_path / "store", "--proxy", "hub=http://127.0.0.1:1")
+    with relaying(debian) as relay:
+        server.options = ("--proxy", f"hub={relay.url}")
+        with server:
+            for name in ("1", "2", "multi"):
+                skopeo_pull(server.address, f"hub/team/shop:{name}", tmp_path / "first", "--all")
+            assert tree(tmp_path / "first" / "blobs") == tree(layout.path / "blobs")
+            digests = {digest for _, path, _ in relay.requests if "/blobs/" in (digest := path)}
+            assert all(relay.count("GET", digest) == 1 for digest in digests)
+            with Store.open(server.store) as store:
+                eventually(lambda: len(store.tags) == 3)
+                store.collect_garbage()
+    with server:
+        for name in ("1", "2", "multi"):
+            skopeo_pull(server.address, f"hub/team/shop:{name}", tmp_path / "second", "--all")
+        assert tree(tmp_path / "second" / "blobs") == tree(layout.path / "blobs")
+        answer = Registry(server.address).ask("GET", "/v2/hub/team/shop/tags/list")
+        assert answer.json["tags"] == ["1", "2", "multi"]
+
+
+def test_blob_is_fetched_once_for_clients_of_two_processes(origin: Registry, tmp_path: Path) -> None:
+    """Four clients of each of two processes get the first bytes while upstream holds back the second half."""
+    origin.push_image("big", "1", _BIG)
+    with relaying(origin.address) as relay:
+        relay.gate = threading.Event()
+        options = ("--proxy", f"hub={relay.url}")
+        with ServerProcess(tmp_path / "store", *options) as one, ServerProcess(tmp_path / "store", *options) as two:
+            begun = threading.Barrier(8, relay.gate.set, timeout=_SECONDS_MAX)
+
+            def fetch(address: str) -> bytes:
+                connection = http.client.HTTPConnection(address, timeout=_SECONDS_MAX)
+                connection.request("GET", f"/v2/hub/big/blobs/{Digest.of(_BIG)}")
+                answer = connection.getresponse()
+                first = answer.read(1000)
+                begun.wait()
+                rest = answer.read()
+                connection.close()
+                return first + rest
+
+            with ThreadPoolExecutor(8) as pool:
+                assert set(pool.map(fetch, [one.address, two.address] * 4)) == {_BIG}
+            assert relay.count("GET", "/blobs/") == 1
+            relay.forget()
+            eventually(lambda: not list((tmp_path / "store/registry/fetches").iterdir()))
+            assert Registry(one.address).blob("hub/big", _BIG).body == _BIG
+            assert Registry(two.address).blob("hub/big", _BIG).body == _BIG
+            assert not relay.requests
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_wrong_bytes_never_complete(origin: Registry, store_path: Path, size: int) -> None:
+    """Only the last byte is wrong: no client ever gets all bytes, whole or by ranges; right ones are taken later."""
+    data = noise(2, size)
+    origin.push_image("shop", "1", data)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        relay.spoil = lambda path, body: body[:-1] + bytes([body[-1] ^ 1]) if "/blobs/" in path else body
+        for headers in ({}, {"Range": f"bytes={size - 10}-"}, {"Range": "bytes=0-99"}):
+            assert len(received(registry, "hub/shop", data, headers)) < size - 1000 * (size > 1000)
+            assert not headers or received(registry, "hub/shop", data, headers) == b""
+        with Store.open(store_path) as store:
+            assert not list(store.encodings)
+            assert not list(store.layers)
+        relay.spoil = lambda path, body: body
+        assert registry.blob("hub/shop", data).body == data
+
+
+def received(registry: Registry, repository: str, data: bytes, headers: Mapping[str, str]) -> bytes:
+    """What comes of a blob until the connection is cut; nothing of an error."""
+    connection = http.client.HTTPConnection(registry.address, timeout=_SECONDS_MAX)
+    connection.request("GET", f"/v2/{repository}/blobs/{Digest.of(data)}", headers=dict(headers))
+    answer = connection.getresponse()
+    try:
+        body = answer.read()
+        assert answer.status == 502, answer.status
+        return b""
+    except http.client.IncompleteRead as error:
+        body = error.partial
+    finally:
+        connection.close()
+    return body
+
+
+def test_too_many_and_too_few_bytes_are_refused(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", _BIG)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        with Store.open(store_path) as store:
+            longer = manifest_of(descriptor(b"{}"), descriptor(_BIG) | {"size": len(_BIG) + 1})
+            origin.push_blob("shop", b"{}")
+            relay.spoil = lambda path, body: body if "/blobs/" in path else longer
+            assert registry.manifest("hub/shop", "1").status == 502
+            relay.spoil = lambda path, body: body
+            relay.cut = 1_000_000
+            assert registry.blob("hub/shop", _BIG).body == _BIG
+            assert relay.count("GET", "/blobs/") == 2
+            assert [one[2].get("Range") for one in relay.requests if one[0] == "GET" and "/blobs/" in one[1]] == [
+                None,
+                "bytes=1000000-",
+            ]
+            eventually(lambda: store.has_blob(Digest.of(_BIG)))
+
+
+def test_failing_upstream(relay: Relay, store_path: Path) -> None:
+    """What is known is given with a warning; of what is not, upstream's state is told."""
+    with served(settings_of(store_path, relay.url)) as registry:
+        manifest = pull(registry, "hub/team/shop", "1")
+        for status in (500, 503, 429):
+            relay.status = status
+            answer = registry.manifest("hub/team/shop", "1")
+            assert (answer.status, answer.body) == (200, manifest)
+            assert answer.headers["warning"].startswith("110 ")
+        missing = registry.manifest("hub/team/shop", "2")
+        assert (missing.status, missing.code) == (502, "UNAVAILABLE")
+        assert registry.blob("hub/team/shop", str(Digest.of(b"nothing"))).status == 502
+        assert registry.manifest("hub/team/shop", str(Digest.of(manifest))).body == manifest
+        relay.status = 401
+        assert (registry.manifest("hub/team/shop", "2").status, registry.ask("GET", "/v2/").status) == (404, 200)
+        assert registry.blob("hub/team/shop", blobs_of(manifest)[1]).status == 200
+
+
+def test_upstream_that_stands_still(relay: Relay, store_path: Path) -> None:
+    """Upstream accepts and says nothing: what is known is given, and what is not ends with 504; others do not wait."""
+    with served(settings_of(store_path, relay.url)) as registry:
+        manifest = pull(registry, "hub/team/shop", "1")
+    with relaying(relay.target) as silent:
+        silent.lock.acquire()
+        url = silent.url
+        with served(settings_of(store_path, url, silent_seconds=0.3)) as registry:
+            assert registry.manifest("hub/team/shop", "1").body == manifest
+            begun = time.monotonic()
+            assert registry.manifest("hub/team/shop", "1").headers["warning"].startswith("110 ")
+            assert time.monotonic() - begun < 0.3
+            with ThreadPoolExecutor(45) as pool:
+                missing = [pool.submit(registry.manifest, "hub/team/shop", f"no-{number}") for number in range(45)]
+                assert registry.push_blob("own", b"others do not wait").status == 201
+                assert not all(one.done() for one in missing)
+                assert {one.result().status for one in missing} == {504}
+        silent.lock.release()
+
+
+def test_what_upstream_does_not_have(relay: Relay, store_path: Path) -> None:
+    with served(settings_of(store_path, relay.url)) as registry:
+        assert registry.manifest("hub/team/shop", "none").code == "MANIFEST_UNKNOWN"
+        assert registry.manifest("hub/no/where", "1").code == "MANIFEST_UNKNOWN"
+        assert registry.manifest("hub/team/shop", str(Digest.of(b"x"))).code == "MANIFEST_UNKNOWN"
+        assert registry.blob("hub/team/shop", b"x").code == "BLOB_UNKNOWN"
+        assert registry.ask("GET", "/v2/hub/no/where/tags/list").code == "NAME_UNKNOWN"
+        assert registry.manifest("hub", "1").code == "NAME_UNKNOWN"
+        assert registry.manifest("other/team/shop", "1").status == 404
+
+
+def test_tag_is_fresh_then_asked_for_again(origin: Registry, store_path: Path) -> None:
+    """While it is fresh upstream is not asked; unchanged costs a HEAD; a moved tag moves in the store as well."""
+    origin.push_image("shop", "1", b"first")
+    with relaying(origin.address) as relay:
+        with served(settings_of(store_path, relay.url, fresh_seconds=600.0)) as registry:
+            first = pull(registry, "hub/shop", "1")
+            origin.push_image("shop", "1", b"second")
+            relay.forget()
+            assert registry.manifest("hub/shop", "1").body == first
+            assert not relay.requests
+        with served(settings_of(store_path, relay.url)) as registry:
+            second = pull(registry, "hub/shop", "1")
+            assert second != first
+            relay.forget()
+            assert registry.manifest("hub/shop", "1").body == second
+            assert [method for method, path, _ in relay.requests if "manifests" in path] == ["HEAD"]
+            assert registry.manifest("hub/shop", str(Digest.of(first))).body == first
+            with Store.open(store_path) as store:
+                eventually(lambda: store.tags.get("hub/shop:1") == Digest.of(second))
+
+
+def test_tag_that_is_gone_upstream_is_gone_here(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", b"layer")
+    with served(settings_of(store_path, f"http://{origin.address}")) as registry:
+        manifest = pull(registry, "hub/shop", "1")
+        eventually(lambda: is_put(store_path, manifest))
+        assert origin.delete("shop", "1").status == 202
+        assert registry.manifest("hub/shop", "1").code == "MANIFEST_UNKNOWN"
+        with Store.open(store_path) as store:
+            assert "hub/shop:1" not in store.tags
+            store.collect_garbage(empty_trash=True)
+        assert pull(registry, "hub/shop", str(Digest.of(manifest))) == manifest
+
+
+def test_index_of_which_one_platform_is_pulled(debian: str, tmp_path: Path) -> None:
+    """The platform is an image of the store that collection keeps; the index answers all the same, offline, too."""
+    Store.create(tmp_path / "store").close()
+    with relaying(debian) as relay:
+        settings = settings_of(tmp_path / "store", relay.url)
+        with served(settings) as registry:
+            skopeo_pull(registry.address, "hub/team/shop:multi", tmp_path / "one", "--override-arch", "arm64")
+            index = registry.manifest("hub/team/shop", "multi").body
+            amd64, arm64 = (one["digest"] for one in json.loads(index)["manifests"])
+            with Store.open(tmp_path / "store") as store:
+                eventually(lambda: list(store.images) == [arm64])
+    with served(settings) as registry:
+        with Store.open(tmp_path / "store") as store:
+            store.collect_garbage(empty_trash=True)
+        skopeo_pull(registry.address, "hub/team/shop:multi", tmp_path / "two", "--override-arch", "arm64")
+        assert tree(tmp_path / "one" / "blobs") == tree(tmp_path / "two" / "blobs")
+        assert registry.manifest("hub/team/shop", amd64).status == 504
+        with relaying(debian, relay.port):
+            pull(registry, "hub/team/shop", amd64)
+            eventually(lambda: is_put(tmp_path / "store", index))
+    with Store.open(tmp_path / "store") as store:
+        assert store.tags["hub/team/shop:multi"] == Digest.of(index)
+
+
+def test_blob_of_another_repository_is_not_given_for_its_digest(origin: Registry, store_path: Path) -> None:
+    """Upstream's manifest names a secret of another repository: upstream does not have it, so nobody gets it."""
+    secret = noise(9, 50_000)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        registry.push_image("private", "1", secret)
+        manifest, config = image_of(secret)
+        origin.push_blob("shop", config)
+        origin.push_image("shop", "1", b"something else")
+        relay.spoil = lambda path, body: manifest if "/manifests/" in path else body
+        relay.drop = frozenset({"docker-content-digest"})
+        assert registry.manifest("hub/shop", "1").body == manifest
+        assert registry.blob("hub/shop", config).status == 200
+        assert registry.blob("hub/shop", secret).code == "BLOB_UNKNOWN"
+        assert registry.manifest("hub/shop", "1").status == 200
+        assert registry.blob("hub/shop", secret).code == "BLOB_UNKNOWN"
+
+
+def test_layers_are_shared(origin: Registry, store_path: Path) -> None:
+    """Upstream says that another repository has a blob that is here: it is not fetched; what differs is little."""
+    base = layer_tar({"base": noise(4, 2_000_000)})
+    origin.push_image("one", "1", base)
+    origin.push_image("two", "1", base, layer_tar({"more": b"x" * 100_000}))
+    changed = layer_tar({"base": noise(4, 2_000_000), "new": b"y" * 50_000})
+    origin.push_image("three", "1", changed)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        manifest = pull(registry, "hub/one", "1")
+        eventually(lambda: is_put(store_path, manifest))
+        with Store.open(store_path) as store:
+            before = store.stats().stored_bytes
+            for name in ("two", "three"):
+                manifest = pull(registry, f"hub/{name}", "1")
+                eventually(lambda one=manifest: is_put(store_path, one))
+            assert relay.count("GET", f"/blobs/{Digest.of(base)}") == 1
+            assert store.stats().stored_bytes - before < 50_000
+            assert before > 1_900_000
+
+
+def test_pushes_are_refused_and_deletes_remove_the_copy(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", b"layer")
+    with served(settings_of(store_path, f"http://{origin.address}")) as registry:
+        manifest = pull(registry, "hub/shop", "1")
+        for answer in (
+            registry.ask("POST", "/v2/hub/shop/blobs/uploads/"),
+            registry.push_blob("hub/shop", b"x"),
+            registry.put("hub/shop", "2", manifest),
+            registry.ask("PUT", f"/v2/hub/shop/_layerstore/blobs/{Digest.of(b'x')}", b"x"),
+        ):
+            assert (answer.status, answer.code) == (405, "UNSUPPORTED")
+            assert "copy" in answer.json["errors"][0]["message"]
+        eventually(lambda: is_put(store_path, manifest))
+        assert registry.delete("hub/shop", str(Digest.of(manifest))).status == 202
+        assert registry.delete("hub/shop", str(Digest.of(manifest))).status == 404
+        assert not is_put(store_path, manifest)
+        assert pull(registry, "hub/shop", "1") == manifest
+        assert registry.delete("hub/shop", "1").status == 202
+        assert registry.delete("hub/shop", "1").status == 404
+
+
+def test_tags_and_referrers_are_upstreams(origin: Registry, store_path: Path) -> None:
+    """Offline they are what was pulled."""
+    first = Digest(origin.push_image("shop", "1", b"layer"))
+    origin.push_image("shop", "2", b"other")
+    origin.push_blob("shop", b"{}")
+    subject = {"mediaType": MANIFEST, "digest": str(first), "size": len(origin.manifest("shop", "1").body)}
+    note = manifest_of(descriptor(b"{}", "application/vnd.oci.empty.v1+json"), subject=subject, artifactType="a/b")
+    assert origin.put("shop", str(Digest.of(note)), note).status == 201
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        listed = registry.ask("GET", "/v2/hub/shop/tags/list?n=1")
+        assert (listed.json["tags"], "link" in listed.headers) == (["1"], True)
+        referrers = registry.ask("GET", f"/v2/hub/shop/referrers/{first}")
+        assert [one["digest"] for one in referrers.json["manifests"]] == [Digest.of(note)]
+        pull(registry, "hub/shop", "1")
+        pull(registry, "hub/shop", str(Digest.of(note)))
+        eventually(lambda: is_put(store_path, note))
+        relay.status = 503
+        assert registry.ask("GET", "/v2/hub/shop/tags/list").json["tags"] == ["1"]
+        referrers = registry.ask("GET", f"/v2/hub/shop/referrers/{first}")
+        assert [one["digest"] for one in referrers.json["manifests"]] == [Digest.of(note)]
+
+
+def test_upstream_with_accounts(tmp_path: Path, store_path: Path) -> None:
+    """The server logs in by token as it is set up; who pulls here needs rights here, and never sees the password."""
+    accounts = htpasswd(tmp_path / "accounts", robot="s3cret")
+    Store.create(tmp_path / "origin").close()
+    closed = ServerSettings(
+        store=tmp_path / "origin", htpasswd=accounts, anonymous=Anonymous.NONE, collection_interval=0
+    )
+    (tmp_path / "password").write_text("s3cret\n")
+    manifest, config = image_of(b"layer")
+    with served(closed) as origin:
+        for blob in (config, b"layer"):
+            path = f"/v2/shop/blobs/uploads/?digest={Digest.of(blob)}"
+            assert origin.ask("POST", path, blob, basic("robot", "s3cret")).status == 201
+        headers = {"Content-Type": MANIFEST, **basic("robot", "s3cret")}
+        assert origin.ask("PUT", "/v2/shop/manifests/1", manifest, headers).status == 201
+        url = f"http://{origin.address}"
+        with served(settings_of(store_path, url)) as registry:
+            assert registry.manifest("hub/shop", "1").code == "MANIFEST_UNKNOWN"
+        settings = settings_of(store_path, url, username="robot", password=tmp_path / "password")
+        with served(settings) as registry:
+            assert pull(registry, "hub/shop", "1") == manifest
+            assert "s3cret" not in str(registry.manifest("hub/shop", "1"))
+        own = htpasswd(tmp_path / "own", alice="alice")
+        guarded = ServerSettings(
+            store=store_path, htpasswd=own, anonymous=Anonymous.NONE, proxies=settings.proxies, collection_interval=0
+        )
+        with served(guarded) as registry:
+            assert registry.manifest("hub/shop", "1").status == 401
+            answer = registry.ask("GET", "/v2/hub/shop/manifests/1", headers=basic("alice", "alice"))
+            assert answer.body == manifest
+
+
+def test_range_and_head_of_a_blob_that_is_not_here(origin: Registry, store_path: Path) -> None:
+    """HEAD fetches nothing; a range is right at once."""
+    origin.push_image("shop", "1", _BIG)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        head = registry.ask("HEAD", f"/v2/hub/shop/blobs/{Digest.of(_BIG)}")
+        assert (head.status, head.headers["content-length"]) == (200, str(len(_BIG)))
+        assert not relay.count("GET", "/blobs/")
+        part = registry.blob("hub/shop", _BIG, {"Range": "bytes=1000000-1999999"})
+        assert (part.status, part.body) == (206, _BIG[1_000_000:2_000_000])
+        assert relay.count("GET", "/blobs/") == 1
+
+
+def test_empty_blob(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", b"")
+    with served(settings_of(store_path, f"http://{origin.address}")) as registry:
+        pull(registry, "hub/shop", "1")
+
+
+def test_fetch_goes_on_without_its_client(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", _BIG)
+    with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
+        relay.gate = threading.Event()
+        connection = http.client.HTTPConnection(registry.address, timeout=_SECONDS_MAX)
+        connection.request("GET", f"/v2/hub/shop/blobs/{Digest.of(_BIG)}")
+        assert connection.getresponse().read(10) == _BIG[:10]
+        connection.close()
+        relay.gate.set()
+        with Store.open(store_path) as store:
+            eventually(lambda: store.has_blob(Digest.of(_BIG)))
+        assert registry.blob("hub/shop", _BIG).body == _BIG
+        assert relay.count("GET", "/blobs/") == 1
+
+
+def test_process_that_fetches_is_killed(origin: Registry, tmp_path: Path) -> None:
+    """Who waits in another process is cut off, and the next one gets the blob, which is fetched anew."""
+    origin.push_image("shop", "1", _BIG)
+    with relaying(origin.address) as relay:
+        relay.gate = threading.Event()
+        options = ("--proxy", f"hub={relay.url}")
+        one = ServerProcess(tmp_path / "store", *options)
+        one.start()
+        with ServerProcess(tmp_path / "store", *options) as two:
+            path = f"/v2/hub/shop/blobs/{Digest.of(_BIG)}"
+            answers = []
+            for server in (one, two):
+                connection = http.client.HTTPConnection(server.address, timeout=_SECONDS_MAX)
+                connection.request("GET", path)
+                answers.append(connection.getresponse())
+                assert answers[-1].read(10) == _BIG[:10]
+            one.kill()
+            for answer in answers:
+                with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                    answer.read()
+                answer.close()
+            relay.gate.set()
+            assert Registry(two.address).blob("hub/shop", _BIG).body == _BIG
+            assert relay.count("GET", "/blobs/") == 2
+
+
+def test_settings_of_an_upstream(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text(
+        "proxies:\n  hub: https://registry-1.docker.io\n"
+        "  corp: {url: 'https://r.example/team', username: u, password: p, ca: ca.pem, fresh: 5m, silent: 10s}\n"
+    )
+    proxies = load_settings(tmp_path, Options(configuration=file)).proxies
+    assert proxies == {
+        "hub": Upstream(url="https://registry-1.docker.io"),
+        "corp": Upstream(
+            url="https://r.example/team",
+            username="u",
+            password=tmp_path / "p",
+            ca=tmp_path / "ca.pem",
+            fresh_seconds=300.0,
+            silent_seconds=10.0,
+        ),
+    }
+    for wrong in ("{hub: ftp://x}", "{a/b: http://x}", "{a: {url: http://x, username: u}}", "{a: http://x/UPPER}"):
+        file.write_text(f"proxies: {wrong}\n")
+        with pytest.raises(InvalidOptionError, match="prox"):
+            load_settings(tmp_path, Options(configuration=file))
