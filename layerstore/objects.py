@@ -20,8 +20,8 @@ from layerstore.encodings.recipe import Method, Recipe
 from layerstore.errors import (
     BlobNotFoundError,
     ImageNotFoundError,
-    InvalidManifestError,
     InvalidInputError,
+    InvalidManifestError,
     NotFoundError,
     TagNotFoundError,
 )
@@ -258,7 +258,7 @@ class Image:
 
     @property
     def _stack(self) -> list[Digest]:
-        """The layers that its files are made of. Raises `InvalidManifestError` if it has none, or contradicts itself."""
+        """The layers of its files. Raises `InvalidManifestError` if it has none, or contradicts itself."""
         with self._store.index.read() as transaction:
             return stack_of(transaction, self.digest)
 

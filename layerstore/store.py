@@ -329,18 +329,25 @@ class Store:
         *,
         digest: str,
         lease: Lease | None = None,
+        give_file: bool = False,
         on_progress: OnProgress | None = None,
     ) -> PushedBlob:
         """Store a blob of an image under ``digest``, which its bytes must have; it will be given back bit for bit.
 
         gzip and zstd are decoded, so that the layer is deduplicated; any other blob is a layer as it is. The source is
-        not read if the store has the blob. What is pushed is kept as `push_layer` says. Raises `DigestMismatchError`,
-        and `OversizedError` for a decompression bomb.
+        not read if the store has the blob. What is pushed is kept as `push_layer` says. With ``give_file`` the source
+        is the path of a file that nobody changes any more: where it can be, it is kept under a second name, and not
+        copied. Raises `DigestMismatchError`, and `OversizedError` for a decompression bomb.
         """
         self._opened.check_usable()
         with open_source(source) as opened:
             return blob_operations.push_blob(
-                self._opened, opened, Digest(digest), holder=self._holder(lease), on_progress=on_progress
+                self._opened,
+                opened,
+                Digest(digest),
+                holder=self._holder(lease),
+                given=Path(source) if give_file and isinstance(source, (str, os.PathLike)) else None,
+                on_progress=on_progress,
             )
 
     def difference(self, digest: str, have: Iterable[str]) -> Difference | None:

@@ -8,6 +8,7 @@ A blob that is gzip or zstd is decoded into its layer, which is deduplicated lik
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -57,9 +58,17 @@ class PushedBlob:
 
 
 def push_blob(
-    store: OpenedStore, source: Source, digest: Digest, *, holder: Holder, on_progress: OnProgress | None = None
+    store: OpenedStore,
+    source: Source,
+    digest: Digest,
+    *,
+    holder: Holder,
+    given: Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> PushedBlob:
     """Store a blob; it is safe when this returns. ``source`` is not read if the store has the blob already.
+
+    ``given`` is the file of the source if nobody is going to change it: it is kept itself rather than its copy.
 
     Raises `DigestMismatchError`, and `OversizedError` for a blob that decodes to more than can be meant.
     """
@@ -71,7 +80,7 @@ def push_blob(
     report = Report(on_progress, source)
     if detect(source.peek()) is None:
         return _push_plain(store, source, digest, holder, report)
-    with new_file(store.layout.raw) as raw, _LayerHold(store, holder) as hold:
+    with new_file(store.layout.raw, given) as raw, _LayerHold(store, holder) as hold:
         try:
             limit = _Limit(raw)
             decoder: Decoder = lambda blocks: limit.check(_decode(raw.tee(blocks)))  # noqa: E731

@@ -74,8 +74,12 @@ class NewFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pid = os.getpid()
-        self._descriptor = _create_locked(path)
+        self._descriptor = self._open(path)
         self.size = 0
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return _create_locked(path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append."""
@@ -117,6 +121,32 @@ class NewFile:
         os.close(self._descriptor)
 
 
+class GivenFile(NewFile):
+    """A file that somebody has filled and gives away, by a second name; what is written to it is only counted.
+
+    If the giver has it locked, that lock keeps others from it, too.
+    """
+
+    def __init__(self, path: Path, given: Path) -> None:
+        os.link(given, path)
+        try:
+            super().__init__(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Count what is there."""
+        self.size += len(data)
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+
+
 def _create_locked(path: Path) -> int:
     """Make a file that whoever cleans up leaves alone, as it is locked."""
     while True:
@@ -129,15 +159,22 @@ def _create_locked(path: Path) -> int:
 
 
 @contextmanager
-def new_file(folder: Path) -> Iterator[NewFile]:
-    """A file that is gone at the end unless it was installed."""
+def new_file(folder: Path, given: Path | None = None) -> Iterator[NewFile]:
+    """A file that is gone at the end unless it was installed; ``given`` itself where it can have a second name."""
     with translate_os_errors(f"cannot make a file in {folder}"):
-        file = NewFile(folder / f"{_NEW}{uuid4().hex}")
+        file = _given_file(folder, given) or NewFile(folder / f"{_NEW}{uuid4().hex}")
     path = file.path
     try:
         yield file
     finally:
         file.close(remove=file.path == path)
+
+
+def _given_file(folder: Path, given: Path | None) -> NewFile | None:
+    if given is not None:
+        with suppress(OSError):
+            return GivenFile(folder / f"{_NEW}{uuid4().hex}", given)
+    return None
 
 
 def file_blocks(path: Path, start: int = 0) -> Iterator[bytes]:

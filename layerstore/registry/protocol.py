@@ -1,4 +1,4 @@
-"""What client and server of the OCI distribution specification 1.1.1 have in common: names, headers, codes of errors."""
+"""What client and server of OCI distribution specification 1.1.1 have in common: names, headers, codes of errors."""
 
 import re
 from enum import StrEnum

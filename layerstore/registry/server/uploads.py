@@ -91,7 +91,7 @@ class Uploads:
         identifier = str(uuid4())
         path = self._path(identifier)
         with translate_os_errors(f"cannot write {path}"):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         self._links.add_upload(identifier, repository, algorithm)
         return identifier
 
@@ -145,7 +145,7 @@ class Uploads:
         store = self._repositories.store
         with self.turn():
             _, expires = self._repositories.under_lease(
-                lambda lease: store.push_blob(upload.path, digest=digest, lease=lease)
+                lambda lease: store.push_blob(upload.path, digest=digest, lease=lease, give_file=True)
             )
         self._repositories.add_blob(repository, digest, expires)
         self.forget(identifier)
