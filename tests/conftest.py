@@ -1,6 +1,7 @@
-"""What all tests share: Hypothesis profiles and a small store."""
+"""What all tests share: Hypothesis profiles, a small store, a place in memory."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def crash_thorough(request: pytest.FixtureRequest) -> bool:
     """Whether crash and concurrency tests run at their full length."""
     return bool(request.config.getoption("--crash-thorough"))
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: SIGKILL takes nothing that was written, synced or not."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="layerstore-test-") as folder:
+        yield Path(folder)

@@ -1,6 +1,6 @@
 """Commands for containers: container create, ls, rm; commit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -11,13 +11,17 @@ from layerstore.cli.output import moment_text, print_json, safe, size_text, tabl
 from layerstore.cli.parameters import complete_container, complete_image, platform_option, utf8
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command, group
+from layerstore.errors import ContainerNotFoundError, DamagedError
 from layerstore.objects import Container
 from layerstore.store import Store
 
 
 @group(
     "container",
-    json_form="An array, the containers by name: name, image, tags (of the image), created, is_in_use, layers.",
+    json_form=(
+        "An array, the containers by name: name, image, tags (of the image), created, is_in_use, layers, is_damaged. "
+        "Of a damaged one nothing but the name is known: image, created and is_in_use are null."
+    ),
     examples="""
         layerstore container
         layerstore container create shop:1.0 --name web
@@ -34,25 +38,16 @@ def container(settings: Settings) -> None:
             for name in store.containers:
                 click.echo(name)
             return
-        rows = [_row(store, one) for one in store.containers.values()]
+        rows = list(_rows(store))
     if settings.json:
         print_json(rows)
         return
-    cells = [
-        (
-            row["name"],
-            ", ".join(row["tags"]) or row["image"].short,
-            moment_text(row["created"]),
-            "yes" if row["is_in_use"] else "-",
-        )
-        for row in rows
-    ]
-    click.echo(table(("NAME", "IMAGE", "CREATED", "IN USE"), cells))
+    click.echo(table(("NAME", "IMAGE", "CREATED", "IN USE"), [_cells(row) for row in rows]))
 
 
 @command(
     "create",
-    json_form="An object: name, image, tags (of the image), created, is_in_use, layers.",
+    json_form="An object: name, image, tags (of the image), created, is_in_use, layers, is_damaged (false).",
     examples="""
         layerstore container create shop:1.0 --name web
         layerstore container create shop:1.0
@@ -157,6 +152,24 @@ def commit(settings: Settings, name: str, tag: str | None, comment: str | None, 
     settings.say(f"{image.digest}   {safe(tag or '')}   {changes}")
 
 
+def _rows(store: Store) -> Iterator[dict[str, Any]]:
+    for name in store.containers:
+        try:
+            yield _row(store, store.containers[name])
+        except ContainerNotFoundError:
+            continue  # it was removed meanwhile
+        except DamagedError:
+            unknown = dict.fromkeys(("image", "created", "is_in_use"))
+            yield {"name": name, **unknown, "tags": [], "layers": [], "is_damaged": True}
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    if row["is_damaged"]:
+        return row["name"], "damaged: see `layerstore verify`", "-", "-"
+    image = ", ".join(row["tags"]) or row["image"].short
+    return row["name"], image, moment_text(row["created"]), "yes" if row["is_in_use"] else "-"
+
+
 def _row(store: Store, one: Container) -> dict[str, Any]:
     image = store.images.get(one.image)
     return {
@@ -166,6 +179,7 @@ def _row(store: Store, one: Container) -> dict[str, Any]:
         "created": one.created,
         "is_in_use": one.is_in_use,
         "layers": [layer.diff_id for layer in one.layers],
+        "is_damaged": False,
     }
 
 

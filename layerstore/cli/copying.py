@@ -30,15 +30,17 @@ from layerstore.errors import ConflictError, InvalidInputError
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("target", metavar="TARGET")
-@click.option("-a", "--archive", is_flag=True, help="Keep owners; else all is yours, or in a container root's.")
+@click.option(
+    "-a", "--archive", is_flag=True, help="Keep owners and their rights; else all is yours, or in a container root's."
+)
 @platform_option()
 def cp(settings: Settings, sources: Sequence[str], target: str, archive: bool, platform: str | None) -> None:
     """Copy files out of images, or into containers.
 
     Paths there are written as IMAGE:/PATH or container:NAME:/PATH. Into a directory things are copied under their
-    names; else TARGET is the new name. Modes, times and links come along; set-uid and set-gid bits only with
-    --archive. What comes out replaces files but no directories, and is complete or not there at all; what goes into a
-    container is merged with what it has.
+    names; else TARGET is the new name. Modes, times and links come along; set-uid and set-gid bits, capabilities and
+    devices only with --archive: else devices become empty files. What comes out replaces files but no directories, and
+    is complete or not there at all; what goes into a container is merged with what it has.
     """
     places = [_place(source) for source in sources]
     into = _place(target)
@@ -72,10 +74,11 @@ def _copy_out(
         with opened as files, telling(name):
             folder, chosen = _targets(paths, target)
             branch = Branch(files, chosen, as_root=not archive)
+            owner = (0, 0) if os.geteuid() == 0 and not archive else None
             aside = folder / f".{secrets.token_hex(8)}.cp"
             with progress_bar(settings, "copy") as on_progress:
                 try:
-                    report = unpack(branch, aside, on_progress=on_progress)
+                    report = unpack(branch, aside, owner=owner, on_progress=on_progress)
                 except KeyboardInterrupt as error:
                     raise Interrupted("nothing was copied") from error
     try:
@@ -90,7 +93,9 @@ def _copy_out(
     if settings.json:
         print_json({"target": target, "files": report.files, "directories": report.directories, "size": report.size})
     else:
-        settings.say(f"{safe(str(target))}   {count_text(report.files, 'file')}, {size_text(report.size)}")
+        devices = count_text(report.devices_replaced, "device")
+        told = f", {devices} made as empty files" if report.devices_replaced else ""
+        settings.say(f"{safe(str(target))}   {count_text(report.files, 'file')}, {size_text(report.size)}{told}")
 
 
 def _targets(paths: Sequence[bytes], target: Path) -> tuple[Path, dict[bytes, bytes]]:

@@ -85,11 +85,12 @@ def push(
     compression: str | None,
     registry: RegistryOptions,
 ) -> None:
-    """Store layers from files, directories or the standard input; or send images to a registry.
+    """Store layers from files, or send images to a registry.
 
-    Prints a line a layer, its DiffID first. A directory becomes a tar that depends on its contents only. A layer is
-    kept until an image takes it over or `layerstore rm` releases it; with --tag or --base the layers become an image
-    at once. With --quiet only DiffIDs are printed, or only the image's digest if one is made.
+    Layers come from files, directories or the standard input. Prints a line a layer, its DiffID first. A directory
+    becomes a tar that depends on its contents only. A layer is kept until an image takes it over or `layerstore rm`
+    releases it; with --tag or --base the layers become an image at once. With --quiet only DiffIDs are printed, or only
+    the image's digest if one is made.
 
     Of a compressed file the decoded tar is kept, not the compressed bytes themselves.
 
@@ -233,7 +234,7 @@ def pull(
     transfer: TransferOptions,
     registry: RegistryOptions,
 ) -> None:
-    """Write a layer to a file or to the standard output; or get an image from a registry into the store.
+    """Write a layer to a file, or get an image from a registry.
 
     DIGEST is a DiffID or a unique beginning of one, 12 hex digits or more; FILE '-' is the standard output. Every byte
     is verified. A file gets the whole layer or stays as it was; what a pipe got is complete only if the command ends

@@ -96,12 +96,19 @@ def push_images(
         for remote, digest in zip(remotes, digests, strict=True):
             with closing(RemoteRepository(remote.repository, options=connection)) as sink:
                 copies = [Naming([digest], remote.tag or DEFAULT_TAG)]
-                reports.append(
-                    copy_all(
-                        settings, StorePlace(store), sink, copies, options, compression=compression, operation="push"
-                    )
+                report = copy_all(
+                    settings, StorePlace(store), sink, copies, options, compression=compression, operation="push"
                 )
+            reports.append(_named_whole(report, remote.repository))
     print_report(settings, summed(reports), to_stdout=False)
+
+
+def _named_whole(report: CopyReport, repository: str) -> CopyReport:
+    """With references in place of tags, which say nothing alone."""
+    images = [
+        image if image.name is None else replace(image, name=f"{repository}:{image.name}") for image in report.images
+    ]
+    return replace(report, images=tuple(images))
 
 
 def _image_to_push(store: Store, image: str | None, remote: RemoteName) -> str:

@@ -1,24 +1,65 @@
 """The command run: a program in a container."""
 
 import shlex
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
+from layerstore.cli.failures import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, end_with
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_image, for_platform, refuse_artifact
 from layerstore.cli.nodes import tell_unsafe_labels
 from layerstore.cli.parameters import complete_files, pair, platform_option, utf8
-from layerstore.cli.settings import Settings, command
+from layerstore.cli.settings import Settings, StoreCommand, settings_of
 from layerstore.objects import Container
 from layerstore.running import RunOptions, run_container
+from layerstore.running.errors import ProgramNotExecutableError, ProgramNotFoundError
 from layerstore.running.options import NETWORKS, Volume
-from layerstore.running.runtime import RUNTIMES
+from layerstore.running.runtime import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_NOT_STARTED, RUNTIMES
 from layerstore.store import Store
 
 
-@command(
+class RunCommand(StoreCommand):
+    """Ends with Docker's exit codes: those that other commands end with may be the program's own."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            is_json = "--json" in args or (parent is not None and settings_of(parent).json)
+            raise click.exceptions.Exit(_told(error, as_json=is_json, debug=False)) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, and tell why it cannot be run."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            settings = settings_of(ctx)
+            return _told(error, as_json=settings.json, debug=settings.debug)
+
+
+def _told(error: Exception, *, as_json: bool, debug: bool) -> int:
+    """Tell about an error; the exit code."""
+    code = end_with(error, as_json=as_json, debug=debug)
+    if isinstance(error, ProgramNotFoundError):
+        return EXIT_NOT_FOUND
+    if isinstance(error, ProgramNotExecutableError):
+        return EXIT_NOT_EXECUTABLE
+    return code if code in (EXIT_INTERRUPTED, EXIT_BROKEN_PIPE) else EXIT_NOT_STARTED
+
+
+@click.command(
     "run",
+    cls=RunCommand,
     json_form="Nothing of its own: the output is the program's. Errors are objects as everywhere.",
     examples="""
         layerstore run shop:1.0 cat /etc/os
@@ -42,6 +83,7 @@ from layerstore.store import Store
 @click.option("-t", "--tty", is_flag=True, help="Give the program a terminal of its own.")
 @click.option("--runtime", type=click.Choice(RUNTIMES), help="By default the first that is there.")
 @platform_option()
+@click.pass_obj
 def run(
     settings: Settings,
     image: str,
@@ -63,7 +105,8 @@ def run(
 
     IMAGE may be container:NAME, to go on in a container. The image is mounted, not unpacked: it takes Linux with FUSE
     and runc, crun or bubblewrap. What the program writes is the container's: see `diff` and
-    `commit`. Ends with the program's exit code.
+    `commit`. Ends with the program's exit code, 128 + N if signal N has ended it, or as Docker with 125 if it could not
+    be started, 126 if it cannot be executed and 127 if it is not there.
     """
     options = RunOptions(
         command=tuple(words),
@@ -77,9 +120,25 @@ def run(
         read_only=read_only,
         terminal=tty,
     )
-    with settings.open() as store, _container(store, image, name, platform) as container:
+    with _hangup_ends(), settings.open() as store, _container(store, image, name, platform) as container:
         tell_unsafe_labels(container.config)
         return run_container(container, options, runtime=runtime)
+
+
+@contextmanager
+def _hangup_ends() -> Iterator[None]:
+    """Let SIGHUP do what SIGTERM does, unless it is ignored: what was made for the run is taken away."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -45,6 +45,23 @@ def test_create_list_remove(output: Run, document: Run, run: Run, shop: str) -> 
     assert output("container", "-q") == ""
 
 
+def test_a_damaged_container_does_not_hide_the_others(
+    output: Run, document: Run, run: Run, path: Path, web: str
+) -> None:
+    output("container", "create", "shop:1.0", "--name", "whole")
+    (path / "containers" / web / "container.json").write_text("{")
+    lines = output("container", "ls").splitlines()
+    assert "damaged" in lines[1] and lines[2].startswith("whole ")
+    assert [(one["name"], one["is_damaged"], one["image"] is None) for one in document("container")] == [
+        ("web", True, True),
+        ("whole", False, False),
+    ]
+    told = run("verify")
+    assert told.exit_code == 6 and "container web" in told.output
+    assert run("gc").exit_code == 0
+    assert run("diff", "container:web").exit_code == 6
+
+
 def test_nothing_is_removed_if_one_name_is_wrong(output: Run, run: Run, web: str) -> None:
     assert run("container", "rm", web, "missing").exit_code == 3
     assert output("container", "-q").split() == [web]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,50 @@ def test_rights_of_others_do_not_become_ours(output: Run, path: Path, tmp_path: 
         plain, archived = container.stat("/plain"), container.stat("/kept")
     assert (plain.uid, plain.mode) == (0, 0o755)
     assert (archived.uid, archived.mode) == (1000, 0o6755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+def test_devices_come_along_only_when_asked_for(output: Run, document: Run, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree/dev").mkdir(parents=True)
+    os.mknod(tmp_path / "tree/dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mkfifo(tmp_path / "tree/dev/pipe")
+    output("push", "tree", "--tag", "tree:1")
+    output("container", "create", "tree:1", "--name", "web")
+    for number, source in enumerate(("tree:1", "container:web")):
+        assert "1 device made as empty files" in output("cp", f"{source}:/dev", f"plain{number}")
+        output("cp", f"{source}:/dev/null", f"null{number}")
+        output("cp", "-a", f"{source}:/dev", f"kept{number}")
+        for plain in (tmp_path / f"plain{number}/null", tmp_path / f"null{number}"):
+            assert stat.S_ISREG(plain.lstat().st_mode) and plain.stat().st_size == 0
+        assert stat.S_ISFIFO((tmp_path / f"plain{number}/pipe").lstat().st_mode)
+        assert stat.S_ISCHR((tmp_path / f"kept{number}/null").lstat().st_mode)
+
+
+def test_a_file_in_a_container_is_replaced_as_a_whole(output: Run, shop: str, path: Path, tmp_path: Path) -> None:
+    """With its holes; who has the old one open, or another name of it, keeps it. Nothing is left if it fails."""
+    web(output)
+    size = 64 << 20
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(size)
+        for offset in (0, 8 << 20, size - 1):
+            file.seek(offset)
+            file.write(b"x")
+    with Store.open(path) as store, store.containers["web"] as container:
+        container.write_bytes("/old", b"old")
+        container.link("/old", "/etc/other")
+    output("cp", "sparse", "container:web:/old")
+    with Store.open(path) as store, store.containers["web"] as container:
+        assert container.read_bytes("/etc/other") == b"old"
+        assert container.stat("/old").links == 1
+        with container.open("/old") as copied, (tmp_path / "sparse").open("rb") as file:
+            assert os.fstat(copied.fileno()).st_blocks * 512 < 1 << 20, "its holes are filled"
+            assert copied.read() == file.read()
+    output("cp", "/proc/self/status", "container:web:/status")
+    assert "VmRSS" in output("cat", "container:web", "/status")
+    with Store.open(path) as store, store.containers["web"] as container:
+        with pytest.raises(ZeroDivisionError), container.replacing("/old") as descriptor:
+            os.write(descriptor, b"new")
+            1 / 0  # noqa: B018
+        assert container.stat("/old").size == size
+        container.close()
+        assert list((path / "containers/web/tmp").iterdir()) == []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from registry_servers import docker_registry
+from client_servers import docker_registry
 
 import layerstore
 from layerstore.cli.application import program

@@ -7,15 +7,16 @@ from threading import Thread
 
 import pytest
 from container_samples import changed, check_commit, everything, picture
+from unpacking_stacks import entry, layer_of
 
 from layerstore import Container, Image, Store
 from layerstore.errors import (
     ContainerExistsError,
     ContainerInUseError,
     ContainerNotFoundError,
+    DamagedError,
     InvalidReferenceError,
     ReadOnlyError,
-    StorageError,
 )
 from layerstore.operations import containers as container_operations
 
@@ -230,19 +231,73 @@ def test_a_backup_has_no_containers_and_lets_their_leases_go(store: Store, base:
     assert picture(store.containers["web"])
 
 
-def test_a_damaged_description_says_where_the_changes_are(store: Store, base: Image) -> None:
-    """And nothing is collected as long as nobody knows what the container stands on."""
+@pytest.mark.parametrize("contents", [b"{", b"", b"\xff", None])
+def test_a_damaged_description_says_where_the_changes_are(store: Store, base: Image, contents: bytes | None) -> None:
+    """And nothing that it may stand on is collected, while everything else is."""
     container = base.container("web")
     container.write_bytes("new", b"1")
     container.close()
+    other = base.container("other")
     layers = list(store.layers)
-    (container._folder.path / "container.json").write_bytes(b"{")
-    with pytest.raises(StorageError, match="upper"):
+    loose = store.push_layer(layer_of(entry("loose", data=b"loose"))).layer
+    description = container._folder.path / "container.json"
+    whole = description.read_bytes()
+    if contents is None:
+        description.unlink()
+    else:
+        description.write_bytes(contents)
+    with pytest.raises(DamagedError, match="upper"):
         store.containers["web"]
+    assert list(store.containers) == ["other", "web"]
+    (problem,) = store.verify().problems
+    assert "container web" in problem.text and "container rm web" in problem.text
     store.delete_image(base, ttl=0)
-    with pytest.raises(StorageError):
-        store.collect_garbage()
+    other.remove()
+    store.release_layer(loose)
+    store.collect_garbage()
     assert list(store.layers) == layers
+    description.write_bytes(whole)
+    assert store.verify().is_clean
+    with store.containers["web"] as again:
+        assert again.read_bytes("new") == b"1"
+
+
+def test_a_temporary_container_goes_with_its_session(store: Store, base: Image) -> None:
+    """Its own store, and others, leave it alone until then; a program that runs in it keeps it."""
+    with Store.open(store.path) as other:
+        folder = container_operations.create_container(
+            other._opened,
+            None,
+            base.digest,
+            tuple(layer.diff_id for layer in base.layers),
+            (base.documents.manifest, base.documents.config),
+            owners_kept=False,
+            prepare=lambda folder: None,
+            is_temporary=True,
+        )
+        other.collect_garbage()
+        store.collect_garbage()
+        assert list(store.containers) == [folder.name]
+    store.delete_image(base, ttl=0)
+    with folder.running():
+        store.collect_garbage()
+        assert list(store.containers) == [folder.name] and list(store.layers)
+    assert store.plan_collection().layers
+    store.collect_garbage()
+    assert (list(store.containers), list(store.layers)) == ([], [])
+
+
+def test_a_container_in_which_a_program_runs_is_in_use(store: Store, base: Image) -> None:
+    container = base.container("web")
+    with container.running():
+        assert container.is_in_use
+        with pytest.raises(ContainerInUseError):
+            container.write_bytes("new", b"1")
+        with pytest.raises(ContainerInUseError):
+            container.remove()
+    assert not container.is_in_use
+    container.write_bytes("new", b"1")
+    container.remove()
 
 
 def test_commit_tells_its_history_and_config(base: Image) -> None:

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_samples import GROUP, PASSWD
+from running_samples import busybox_root
 
 from layerstore import Image, Store
 from layerstore.mounting.mount_table import MountEntry, read_mounts
 from layerstore.mounting.runtime import RUNTIME_VARIABLE
-
-PROGRAMS = ("cat", "echo", "env", "hostname", "id", "kill", "ls", "mkdir", "pwd", "rm", "sh", "sleep", "touch")
 
 
 def missing_for_mounts() -> str | None:
@@ -23,23 +21,6 @@ def missing_for_mounts() -> str | None:
         return "it needs root and /dev/fuse"
     probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
     return None if probe.returncode == 0 else "this root may not mount"
-
-
-def busybox_root(root: Path) -> Path:
-    """A root file system that runs: busybox, and who may use it."""
-    busybox = shutil.which("busybox")
-    # ldd fails for what is linked statically.
-    if busybox is None or subprocess.run(["ldd", busybox], capture_output=True, check=False).returncode == 0:
-        pytest.skip("there is no static busybox (Debian: busybox-static)")
-    for folder in ("bin", "etc", "tmp", "proc", "dev", "sys", "home/app"):
-        (root / folder).mkdir(parents=True)
-    (root / "tmp").chmod(0o1777)
-    shutil.copy(busybox, root / "bin/busybox")
-    for name in PROGRAMS:
-        (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/passwd").write_text(PASSWD)
-    (root / "etc/group").write_text(GROUP)
-    return root
 
 
 @pytest.fixture

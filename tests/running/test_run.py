@@ -84,7 +84,7 @@ def test_the_command_line(store: Store, image: Image, runtime: str) -> None:
     done = layerstore(path, "run", "--runtime", runtime, "container:web", "ls", "/new")
     assert (done.returncode, done.stdout) == (0, b"/new\n")
     missing = layerstore(path, "run", "--runtime", runtime, "busybox:1", "no-such-program")
-    assert missing.returncode == 3 and b"no-such-program" in missing.stderr
+    assert missing.returncode == 127 and b"no-such-program" in missing.stderr
     assert list(store.containers) == ["web"]
 
 
@@ -151,7 +151,7 @@ def test_a_container_that_runs_is_in_use(store: Store, image: Image) -> None:
     assert process.stdout.read(1) == b"x"
     assert container.is_in_use
     assert layerstore(store.path, "container", "rm", "web").returncode == 4
-    assert layerstore(store.path, "run", "container:web", "id").returncode == 4
+    assert layerstore(store.path, "run", "container:web", "id").returncode == 125
     process.communicate()
     assert process.returncode == 0
     container.remove()
@@ -210,3 +210,30 @@ def test_the_examples_of_the_help(store: Store, image: Image, tmp_path: Path) ->
         words = shlex.split(line.strip())
         done = layerstore(store.path, *words[1:])
         assert (done.returncode, done.stderr) == (0, b""), line
+
+
+def test_exit_codes_are_dockers(store: Store, image: Image, runtime: str, tmp_path: Path) -> None:
+    """Those of layerstore's own would be taken for the program's."""
+    (tmp_path / "more/bin").mkdir(parents=True)
+    (tmp_path / "more/bin/plain").write_text("#!/bin/sh\n")
+    (tmp_path / "more/bin/script").write_text("#!/bin/none\n")
+    (tmp_path / "more/bin/script").chmod(0o755)
+    store.create_image([store.push_tree(tmp_path / "more").layer], base=image, tag="more:1")
+
+    def code(*arguments: str) -> int:
+        return layerstore(store.path, "run", "--runtime", runtime, *arguments).returncode
+
+    assert code("more:1", "no-such-program") == 127
+    assert code("more:1", "script") == 127
+    assert code("more:1", "plain") == 126
+    assert code("more:1", "/etc") == 126
+    assert code("missing:1") == 125
+    assert code("--bad-option", "more:1") == 125
+    assert code("--volume", "/nowhere:/x", "more:1") == 125
+    assert code("container:missing", "id") == 125
+    assert code("more:1", "sh", "-c", "exit 3") == 3
+    assert code("more:1", "sh", "-c", "exit 125") == 125
+    assert code("more:1", "sh", "-c", "sh -c 'kill -TERM $$'; exit $?") == 143
+    failed = layerstore(store.path, "--json", "run", "more:1", "no-such-program")
+    assert failed.returncode == 127 and b'"program-not-found"' in failed.stderr
+    assert list(store.containers) == []

@@ -9,7 +9,8 @@ import pytest
 from running_samples import GROUP, PASSWD
 
 from layerstore import Store
-from layerstore.errors import InvalidManifestError, InvalidOptionError, NotFoundError
+from layerstore.errors import InvalidManifestError, InvalidOptionError
+from layerstore.running.errors import ProgramNotExecutableError, ProgramNotFoundError
 from layerstore.running.options import RunOptions, Volume
 from layerstore.running.specification import CAPABILITIES, check_program, for_user, runtime_config
 from layerstore.running.users import ContainerUser, find_user
@@ -158,9 +159,10 @@ def test_a_user_without_rights_is_root_in_a_namespace(store: Store) -> None:
         ({"Cmd": ["any"]}, RunOptions(working_directory="relative"), InvalidOptionError),
         ({"Cmd": ["any"]}, RunOptions(network="bridge"), InvalidOptionError),
         ({"Cmd": ["any"], "Env": ["=x"]}, RunOptions(), InvalidManifestError),
-        ({"Cmd": ["missing"]}, RunOptions(), NotFoundError),
-        ({"Cmd": ["/etc"]}, RunOptions(), NotFoundError),
-        ({"Cmd": ["/bin/none"]}, RunOptions(), NotFoundError),
+        ({"Cmd": ["missing"]}, RunOptions(), ProgramNotFoundError),
+        ({"Cmd": ["etc"], "Env": ["PATH=/"]}, RunOptions(), ProgramNotFoundError),
+        ({"Cmd": ["/etc"]}, RunOptions(), ProgramNotExecutableError),
+        ({"Cmd": ["/bin/none"]}, RunOptions(), ProgramNotFoundError),
     ],
 )
 def test_what_cannot_be_run_is_refused(
@@ -168,6 +170,15 @@ def test_what_cannot_be_run_is_refused(
 ) -> None:
     with pytest.raises(error):
         configured(store, config, options)
+
+
+def test_what_a_script_names_must_be_there(store: Store) -> None:
+    """The system would say that the script is not there."""
+    scripts = {"a": b"#!/bin/sh\n", "b": b"#! /bin/none -x\n", "c": b"#!", "d": b"", "bin__sh": b"\x7fELF"}
+    for name in ("/a", "/c", "/d", "/bin/sh"):
+        configured(store, {"Cmd": [name]}, **scripts)
+    with pytest.raises(ProgramNotFoundError, match="/bin/none"):
+        configured(store, {"Cmd": ["/b"]}, **scripts)
 
 
 @pytest.mark.parametrize("text", ["", "/a", "/a:b", "/a:/b:rx", ":/b", "/missing-for-sure:/b"])

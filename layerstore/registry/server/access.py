@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from starlette.requests import Request
 
@@ -52,8 +51,7 @@ class Identity:
 class Access:
     """Decides what requests may do. Its methods may be called from several threads at once."""
 
-    def __init__(self, settings: ServerSettings | None = None) -> None:
-        settings = settings or ServerSettings(store=Path())
+    def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._failures = Buckets(

@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from layerstore.digest import Digest
+from layerstore.errors import RegistryError
 from layerstore.registry.protocol import DIGEST_HEADER, ErrorCode
 from layerstore.registry.server.access import Action
 from layerstore.registry.server.problems import ProblemError, blob_unknown
@@ -117,7 +118,10 @@ def _begun(registry: Registry, digest: Digest, span: ByteSpan) -> Iterator[bytes
 def _followed(follower: Follower, span: ByteSpan) -> Iterator[bytes]:
     """The bytes of a blob on its way, as `_begun`. An empty one has begun when it is known to be right."""
     blocks = follower.blocks(span.start, span.length)
-    first = next(filter(None, blocks), b"")
+    try:
+        first = next(filter(None, blocks), b"")
+    except RegistryError as error:
+        raise ProblemError(502, ErrorCode.UNAVAILABLE, str(error)) from error
     return _closing(blocks, chain([first], blocks))
 
 

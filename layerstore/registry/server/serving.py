@@ -80,6 +80,11 @@ class _Supervisor(Multiprocess):
             if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, signal.SIGHUP)
 
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()  # the workers close theirs; this one would go on taking connections that nobody answers
+        super().terminate_all()
+
     def join_all(self) -> None:
         for process in self.processes:
             while process.exitcode is None:

@@ -73,7 +73,7 @@ def get(url: str, **headers: str) -> bytes:
 
 
 def served(url: str, repository: str, reference: str) -> dict[str, bytes]:
-    """All that hangs on an image of a registry, by digest: documents and blobs. Each has the bytes that its digest says.
+    """All that hangs on an image of a registry, by digest: documents and blobs. Each has the bytes that it is named by.
 
     The image itself is the first.
     """

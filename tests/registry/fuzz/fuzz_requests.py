@@ -49,14 +49,14 @@ def request(method: str, path: bytes, headers: Sequence[tuple[bytes, bytes]] = (
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def check(answer: RawAnswer, method: str = "GET") -> None:
-    """No failure of the server's; whatever is refused is refused as the specification says."""
+def check(answer: RawAnswer, method: str = "GET", path: bytes = b"/v2/") -> None:
+    """No failure of the server's; whatever is refused below ``/v2/`` is refused as the specification says."""
     assert answer.status < 500, answer
     assert "x-injected" not in answer.headers, answer
-    # What is no HTTP is refused by the protocol's parser, in words of its own.
-    if answer.status < 400 or method == "HEAD" or not answer.headers.get("content-type", "").startswith("application"):
-        assert answer.status in (0, 400) or answer.status < 400 or method == "HEAD", answer
+    if answer.status < 400 or method == "HEAD" or not path.startswith(b"/v2/"):
         return
+    if answer.status == 400 and answer.body == b"Invalid HTTP request received.":
+        return  # by the parser, before anybody knew what is asked for
     (error, *_) = json.loads(answer.body)["errors"]
     assert error["code"] in _CODES, answer
     assert isinstance(error["message"], str), answer
@@ -92,9 +92,10 @@ def hostile_headers() -> SearchStrategy[list[tuple[bytes, bytes]]]:
     """Headers of a request, a few at a time."""
     numbers = ["0", "-1", "1", "18446744073709551616", "9" * 19, "9" * 40, "0x10", "1e3", "+1", " 1", "\xb2", ""]
     ranges = [f"{unit}{a}-{b}" for unit in ("", "bytes=", "bytes ", "items=") for a in numbers for b in numbers]
-    ranges += ["bytes=0-1,3-4", "bytes=-", "bytes=", "bytes=0-0/5", "0-5/*", "0-5/x", "bytes=" + "0-1," * 2000 + "5-6"]
+    ranges += ["bytes=0-1,3-4", "bytes=-", "bytes=", "bytes=0-0/5", "0-5/*", "0-5/x", "bytes=" + "0-1," * 2000]
     types = [
-        "application/json", "text/html", "", "a", "a/b; q=x", "multipart/form-data; boundary=x", "application/" + "x" * 9000,
+        "application/json", "text/html", "", "a", "a/b; q=x", "multipart/form-data; boundary=x",
+        "application/" + "x" * 9000,
         "application/vnd.oci.image.manifest.v1+json; charset=utf-16", "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws",
     ]  # fmt: skip

@@ -144,7 +144,7 @@ def test_any_request(
     if method == "DELETE" and (b"base/app" in path or b"fuzz/a" in path):
         method = "GET"
     target = path + (b"?" + query if query else b"")
-    check(send(fuzzed.port, request(method, target, headers, body), method=method), method)
+    check(send(fuzzed.port, request(method, target, headers, body), method=method), method, path)
 
 
 def manifest_with(**fields: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The soak: threads that use a registry, a server that is killed again and again, others at work on its store meanwhile.
+"""The soak: threads that use a registry, a server that is killed again and again, others at work on its store.
 
 ``python registry_soak.py FOLDER OPERATIONS`` prints the figures.
 """
@@ -32,6 +32,7 @@ _CONFIGURATION = {
 }
 
 _BETWEEN_KILLS = (5, 400)
+_WORKER_KILLS = 0.3
 _KILL_SECONDS_MAX = 10.0
 _TABLES = ("manifests", "blobs", "uploads")
 
@@ -43,6 +44,7 @@ class Figures:
     operations: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
     kills: int = 0
+    worker_kills: int = 0
     collections: int = 0
     images_collected: int = 0
     bytes_freed: int = 0
@@ -98,9 +100,13 @@ class Soak:
         try:
             while any(thread.is_alive() for thread in threads[:WORKERS]):
                 self._wait_for_operations(self._chooser.randrange(*_BETWEEN_KILLS))
-                self.server.kill()
-                self.figures.kills += 1
-                self.server.start()
+                if self._chooser.random() < _WORKER_KILLS:
+                    self.server.kill_worker()
+                    self.figures.worker_kills += 1
+                else:
+                    self.server.kill()
+                    self.figures.kills += 1
+                    self.server.start()
         finally:
             self._stopped.set()
             for thread in threads:
@@ -127,7 +133,7 @@ class Soak:
                 if self._stopped.is_set():
                     return
                 worker.turn()
-        except Exception:  # noqa: BLE001 - whatever it is, it is a fault, and the others go on
+        except Exception:  # whatever it is, it is a fault, and the others go on
             self._fault()
 
     def _in_threads(self, action) -> None:
@@ -136,7 +142,7 @@ class Soak:
         def guarded(worker: Worker) -> None:
             try:
                 action(worker)
-            except Exception:  # noqa: BLE001 - see `_work`
+            except Exception:
                 self._fault()
             finally:
                 worker.client.close()
@@ -163,7 +169,7 @@ class Soak:
                     self.figures.bytes_freed += report.bytes_freed
                     queued = list(store.encodings.queued())[:10]
                     self.figures.encodings_proved += store.prove_encodings(queued).proved
-        except Exception:  # noqa: BLE001 - see `_work`
+        except Exception:
             self._fault()
 
     def _verify(self) -> None:
@@ -194,7 +200,9 @@ class Soak:
 
     def _left_over(self) -> list[str]:
         """What lies in the store that an empty one does not have."""
-        folders = [self.store / name for name in ("packs", "raw", "tmp", "registry/uploads") if (self.store / name).exists()]
+        folders = [
+            self.store / name for name in ("packs", "raw", "tmp", "registry/uploads") if (self.store / name).exists()
+        ]
         files = [str(path.relative_to(self.store)) for folder in folders for path in folder.iterdir()]
         links = sqlite3.connect(self.store / "registry" / "links.sqlite")
         counts = {one: links.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in _TABLES}

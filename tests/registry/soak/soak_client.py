@@ -1,4 +1,4 @@
-"""A registry client that knows what it was promised. It goes on through kills of the server: it asks again until it has an answer."""
+"""A registry client that goes on through kills of the server: it asks again until it has an answer."""
 
 import http.client
 import json

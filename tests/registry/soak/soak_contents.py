@@ -1,4 +1,4 @@
-"""What the soak pushes: small layers that share files, images that share layers. A number gives the same bytes always."""
+"""What the soak pushes: small layers that share files, images that share layers; the same bytes every time."""
 
 import functools
 import gzip
