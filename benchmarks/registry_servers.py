@@ -102,6 +102,7 @@ def layerstore_server(
     Unless it ``keeps_house``, it proves and collects nothing by itself, so that no measurement falls into that.
     """
     if not store.exists():
+        # A cache that is large enough for any set of images, or pulls out of it would depend on what was thrown out.
         Store.create(store, trash_ttl=0, encoding_cache_max=CACHE_MAX).close()
     configuration, log = store.with_name(f"{store.name}.yaml"), store.with_name(f"{store.name}.log")
     # JSON is YAML, too.

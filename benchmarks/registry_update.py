@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,9 +80,9 @@ def measure_update(images: ImageSet, pairs: Sequence[tuple[str, str]], work: Pat
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     tell(f"update: {megabytes(images.blob_bytes)} MB into a server")
     store = _serving(images, names, folder / "server")
-    for old, new in pairs:
-        tell(f"update: pull of {new} over {old}")
-        with layerstore_server(store) as server:
+    with layerstore_server(store) as server:
+        for old, new in pairs:
+            tell(f"update: pull of {new} over {old}")
             updates.append(_pull(images, old, new, server, folder, failures))
     for old, new in pairs:
         tell(f"update: push of {new} over {old}")
@@ -96,7 +96,8 @@ def measure_update(images: ImageSet, pairs: Sequence[tuple[str, str]], work: Pat
 def _pull(images: ImageSet, old: str, new: str, server: Running, folder: Path, failures: list[str]) -> Update:
     root, layout = folder / "client", folder / "layout"
     with _client(images, [old], root) as store, _counted(server) as (relay, counted):
-        copy(RemoteRepository(f"{relay.address}/{repository_of(new, TEAM)}"), StorePlace(store))
+        with _remote(relay, new) as repository:
+            copy(repository, StorePlace(store))
         ours = counted()
         if images.manifests[new] not in store.images:
             failures.append(f"pull of {new}: the client does not have it")
@@ -116,7 +117,8 @@ def _push(images: ImageSet, old: str, new: str, folder: Path, failures: list[str
         pass
     prove(root)
     with layerstore_server(first) as server, Store.open(root) as store, _counted(server) as (relay, counted):
-        copy(StorePlace(store), RemoteRepository(f"{relay.address}/{repository_of(new, TEAM)}"), [new])
+        with _remote(relay, new) as repository:
+            copy(StorePlace(store), repository, [new])
         ours = counted()
     with layerstore_server(second) as server, _counted(server) as (relay, counted):
         push(images, relay.address, TEAM, [new])
@@ -144,6 +146,10 @@ def _client(images: ImageSet, names: Sequence[str], root: Path) -> Iterator[Stor
     with Store.create(root, encoding_cache_max=0) as store:
         copy(OCILayout(images.layout), StorePlace(store), list(names))
         yield store
+
+
+def _remote(relay: Relay, name: str) -> AbstractContextManager[RemoteRepository]:
+    return closing(RemoteRepository(f"{relay.address}/{repository_of(name, TEAM)}"))
 
 
 @contextmanager

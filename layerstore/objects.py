@@ -315,11 +315,12 @@ class Image:
         layout, config = self._store.layout, self._store.config
         return mount_view(layout.root, config.store_id, self._stack, Path(target))
 
-    def container(self, name: str | None = None) -> "Container":
+    def container(self, name: str | None = None, *, is_temporary: bool = False) -> "Container":
         """A new container of this image, named ``name`` or by its id; `Store.containers` finds it again.
 
-        It keeps the layers, be the image deleted or not. Raises `ContainerExistsError`, `InvalidReferenceError`, and
-        `UnsupportedPlaceError` where the disk cannot hold one.
+        It keeps the layers, be the image deleted or not. One that ``is_temporary`` is removed by the next collection
+        when this store is closed, or its process has ended, and nothing runs in it. Raises `ContainerExistsError`,
+        `InvalidReferenceError`, and `UnsupportedPlaceError` where the disk cannot hold one.
         """
         layers = tuple(self._stack)
         documents = self.documents
@@ -333,6 +334,7 @@ class Image:
                 (documents.manifest, documents.config),
                 owners_kept=owners_kept,
                 prepare=partial(prepare_container, owners_kept=owners_kept, root=view.lstat(b"")),
+                is_temporary=is_temporary,
             )
         return Container(self._store, folder)
 
@@ -594,6 +596,10 @@ class Containers(_NamedMapping[Container]):
 
     def __getitem__(self, name: str) -> Container:
         return Container(self._store, container_folder(self._store.layout.root, name))
+
+    def remove(self, name: str) -> None:
+        """Remove one with its changes, be it damaged. Raises `ContainerNotFoundError`, `ContainerInUseError`."""
+        remove_container(self._store, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter([folder.name for folder in container_folders(self._store.layout.root)])

@@ -1,12 +1,13 @@
 """Commands for containers: container create, ls, rm; commit."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from layerstore.cli.image_options import ConfigOptions, config_options
-from layerstore.cli.lookup import find_container, find_image, for_platform, refuse_artifact
+from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_image, for_platform, refuse_artifact
 from layerstore.cli.output import moment_text, print_json, safe, size_text, table
 from layerstore.cli.parameters import complete_container, complete_image, platform_option, utf8
 from layerstore.cli.progress import progress_bar
@@ -87,9 +88,9 @@ def rm(settings: Settings, names: Sequence[str]) -> None:
     They are gone at once: there is no trash for containers. One that is mounted or running is refused.
     """
     with settings.open() as store:
-        for found in [find_container(store, name) for name in names]:
-            found.remove()
-            settings.say(f"removed container {found.name}")
+        for name in [_checked_name(store, name) for name in names]:
+            store.containers.remove(name)
+            settings.say(f"removed container {name}")
     if settings.json:
         print_json(list(names))
 
@@ -150,6 +151,13 @@ def commit(settings: Settings, name: str, tag: str | None, comment: str | None, 
         return
     changes = f"changes of {size_text(size)}" if layers else "no changes"
     settings.say(f"{image.digest}   {safe(tag or '')}   {changes}")
+
+
+def _checked_name(store: Store, text: str) -> str:
+    """The name of a container, be it damaged. Raises `ContainerNotFoundError`."""
+    with suppress(DamagedError):
+        return find_container(store, text).name
+    return text.removeprefix(CONTAINER_PREFIX)
 
 
 def _rows(store: Store) -> Iterator[dict[str, Any]]:

@@ -19,10 +19,10 @@ from layerstore.cli.failures import Interrupted
 from layerstore.cli.lookup import find_files
 from layerstore.cli.nodes import NODE_FORM, node_document, tell_unsafe_labels, telling
 from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text
-from layerstore.cli.parameters import complete_files, platform_option
+from layerstore.cli.parameters import complete_files, platform_option, utf8
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
-from layerstore.running import unpack_bundle
+from layerstore.running import RunOptions, unpack_bundle
 from layerstore.unpacking import UnpackReport, unpack
 
 _BLOCK_SIZE = 1 << 20
@@ -156,12 +156,13 @@ def cat(settings: Settings, image: str, paths: tuple[str, ...], platform: str | 
     examples="""
         layerstore unpack shop:1.0 root/
         layerstore unpack shop:1.0 root/ --rootless
-        layerstore unpack shop:1.0 bundle/ --bundle
+        layerstore unpack shop:1.0 bundle/ --bundle -- sh -c "ls /data"
         layerstore unpack shop:1.1 new/ --reuse root/ --hard-links
     """,
 )
 @_image_argument
 @click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND...]")
 @click.option(
     "--rootless/--no-rootless",
     default=None,
@@ -178,6 +179,7 @@ def unpack_(
     settings: Settings,
     image: str,
     directory: str,
+    words: Sequence[str],
     rootless: bool | None,
     owner: str | None,
     reuse: str | None,
@@ -189,12 +191,15 @@ def unpack_(
 
     DIR may be there if it is empty. Nothing is written outside of it, whatever the layers say. Without root's rights
     owners are kept in the attribute user.rootlesscontainers, devices become empty files, and what else is not
-    permitted is left out and told. If it fails, what was written is removed. With --bundle, `runc run --bundle DIR
-    NAME` runs what the image says.
+    permitted is left out and told; with --owner nobody gets set-uid bits, capabilities or devices. If it fails, what
+    was written is removed. With --bundle, `runc run --bundle DIR NAME` runs what the image says, or COMMAND in place of
+    its own; what stands behind -- is no option.
     """
     pair = None if owner is None else _owner(owner)
     if bundle and reuse is not None:
         raise click.UsageError("--reuse is not for bundles")
+    if words and not bundle:
+        raise click.UsageError("a command is for bundles: add --bundle")
     if hard_links and reuse is None:
         raise click.UsageError("--hard-links says how files are taken from --reuse DIR")
     with _opened(settings, image, platform) as (digest, view, config), progress_bar(settings, directory) as on_progress:
@@ -203,7 +208,10 @@ def unpack_(
                 if config is None:
                     raise click.UsageError(f"{image} is a layer, which says nothing of how it is run")
                 tell_unsafe_labels(config)
-                report = unpack_bundle(view, config, directory, owner=pair, rootless=rootless, on_progress=on_progress)
+                options = RunOptions(command=tuple(utf8(word) for word in words))
+                report = unpack_bundle(
+                    view, config, directory, options=options, owner=pair, rootless=rootless, on_progress=on_progress
+                )
             else:
                 report = unpack(
                     view,

@@ -1,12 +1,12 @@
 """The options of ``push`` and ``commit`` that make an image, and what they mean for its config."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import click
 
+from layerstore.cli.grouped_options import Command, with_options
 from layerstore.cli.lookup import find_image, for_platform, refuse_artifact
 from layerstore.cli.parameters import complete_image, complete_tag, pair, utf8, words
 from layerstore.objects import Container, Image, Layer
@@ -136,27 +136,12 @@ _IMAGE_OPTIONS = (
     click.option("--annotation", type=pair, multiple=True, metavar="KEY=VALUE", help="Annotate the manifest."),
 )
 
-Command = Callable[..., int | None]
-Decorator = Callable[[Command], Command]
-
 
 def image_options(function: Command) -> Command:
     """Add the options to a command, whose function gets them as one `ImageOptions` called ``image``."""
-    return _with_options(function, ImageOptions, "image", _IMAGE_OPTIONS)
+    return with_options(function, ImageOptions, "image", _IMAGE_OPTIONS)
 
 
 def config_options(function: Command) -> Command:
     """Add the options to a command, whose function gets them as one `ConfigOptions` called ``chosen``."""
-    return _with_options(function, ConfigOptions, "chosen", _CONFIG_OPTIONS)
-
-
-def _with_options(function: Command, kind: type[ConfigOptions], name: str, options: tuple[Decorator, ...]) -> Command:
-    @functools.wraps(function)
-    def wrapper(*args: Any, **values: Any) -> int | None:
-        gathered = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        return function(*args, **{name: gathered}, **values)
-
-    decorated: Command = wrapper
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated
+    return with_options(function, ConfigOptions, "chosen", _CONFIG_OPTIONS)

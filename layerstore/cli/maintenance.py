@@ -9,6 +9,7 @@ from layerstore.cli.output import count_text, moment_text, print_json, size_text
 from layerstore.cli.parameters import duration, size
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
+from layerstore.running import remove_dead_runs
 
 _CLASSES = {
     "recipe": "made again from their layers",
@@ -38,8 +39,10 @@ def gc(settings: Settings, dry_run: bool, empty_trash: bool) -> None:
     """Free the space of what nothing keeps.
 
     Shows the plan, then carries it out. Takes images whose time in the trash is over, layers that were released, and
-    what broken pushes left. Others may push, pull and delete meanwhile; what comes into use stays.
+    what broken pushes and runs left. Others may push, pull and delete meanwhile; what comes into use stays.
     """
+    if not dry_run:
+        remove_dead_runs()
     with settings.open(read_only=dry_run) as store:
         plan = store.plan_collection(empty_trash=empty_trash)
         settings.say(_plan_text(plan))

@@ -149,7 +149,8 @@ def _container(store: Store, text: str, name: str | None, platform: str | None) 
             raise click.UsageError("--name is for a new container, and IMAGE names one that is there")
         yield find_container(store, text)
         return
-    made = refuse_artifact(for_platform(find_image(store, text), text, platform), text).container(name)
+    found = refuse_artifact(for_platform(find_image(store, text), text, platform), text)
+    made = found.container(name, is_temporary=name is None)
     try:
         yield made
     finally:

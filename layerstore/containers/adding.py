@@ -1,10 +1,12 @@
 """Files of this machine, put into a container."""
 
+import errno
 import os
 import stat
 from contextlib import AbstractContextManager
 
 from layerstore.containers.files import ContainerFiles
+from layerstore.containers.upper import write_at
 from layerstore.errors import InvalidInputError
 from layerstore.os_errors import translate_os_errors
 from layerstore.tar.entries import EntryKind
@@ -14,6 +16,7 @@ from layerstore.union.layer_index import join_path
 from layerstore.union.node import Node
 
 _BLOCK_SIZE = 1 << 20
+_FILE_SIZE_MAX = 2**63 - 1
 
 
 def add_files(
@@ -22,9 +25,9 @@ def add_files(
     """Copy a file, or a directory with all below it, to a path of a container; how many files and directories.
 
     Modes and times come along, owners only with ``keep_owners``: else everything is root's, without set-uid and set-gid
-    bits. Files are replaced and
-    directories merged, as ``cp -r`` does. Links are copied, not followed, but for ``source`` itself. Raises
-    `InvalidInputError` for what is neither file, directory, link nor FIFO, and what the changes of a container raise.
+    bits. Files are replaced by new ones, with their holes, and directories merged. Links are copied, not followed, but
+    for ``source`` itself. Raises `InvalidInputError` for what is neither file, directory, link nor FIFO, and what the
+    changes of a container raise.
     """
     stack = [(os.fsencode(source), path_bytes(target))]
     directories = []
@@ -48,16 +51,17 @@ def add_files(
 
 
 def _add(container: ContainerFiles, place: bytes, path: bytes, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        _add_contents(container, place, path)
+        return
     old = _there(container, path)
     if stat.S_ISDIR(status.st_mode):
         if old is None or not old.is_dir:
             container.mkdir(path)
         return
-    if old is not None and not (old.is_file and stat.S_ISREG(status.st_mode)):
-        container.unlink(path)  # a directory refuses, and a link must not be followed
-    if stat.S_ISREG(status.st_mode):
-        _add_contents(container, place, path)
-    elif stat.S_ISLNK(status.st_mode):
+    if old is not None:
+        container.unlink(path)  # a directory refuses
+    if stat.S_ISLNK(status.st_mode):
         with _reading(place):
             target = os.readlink(place)  # noqa: PTH115
         container.symlink(target, path)
@@ -69,17 +73,43 @@ def _add(container: ContainerFiles, place: bytes, path: bytes, status: os.stat_r
 
 def _add_contents(container: ContainerFiles, place: bytes, path: bytes) -> None:
     with _reading(place):
-        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        with container.open(path, "wb") as file:
-            while True:
-                with _reading(place):
-                    block = os.read(descriptor, _BLOCK_SIZE)
-                if not block:
-                    break
-                file.write(block)
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise InvalidInputError(f"{os.fsdecode(place)} is no file any more")
+        with container.replacing(path) as target:
+            _copy_contents(place, source, target)
     finally:
-        os.close(descriptor)
+        os.close(source)
+
+
+def _copy_contents(place: bytes, source: int, target: int) -> None:
+    """Copy what is no hole. A file of /proc tells no size and no holes: it is read to its end."""
+    position = end = 0
+    while True:
+        with _reading(place):
+            if position >= end:
+                position, end = _next_region(source, position)
+            block = os.pread(source, min(_BLOCK_SIZE, end - position), position)
+        if not block:
+            break
+        position = write_at(target, block, position)
+    with _reading(place):
+        size = os.fstat(source).st_size
+    os.ftruncate(target, max(position, size))
+
+
+def _next_region(source: int, position: int) -> tuple[int, int]:
+    """Begin and end of the next contents of a file; an empty region if only a hole is left."""
+    try:
+        start = os.lseek(source, position, os.SEEK_DATA)
+        return start, os.lseek(source, start, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return position, position
+        if error.errno == errno.EINVAL:
+            return position, _FILE_SIZE_MAX
+        raise
 
 
 def _give_attributes(container: ContainerFiles, path: bytes, status: os.stat_result, keep_owners: bool) -> None:

@@ -24,6 +24,7 @@ from layerstore.containers.upper import (
     is_reserved,
     open_file,
     set_time,
+    write_at,
 )
 from layerstore.containers.writing import LazyFile
 from layerstore.directories import PATH_LENGTH_MAX
@@ -167,6 +168,31 @@ class ContainerFiles(FileSystem):
         """Let a file have these contents, and make it if it is not there."""
         with self.open(path, "wb") as file:
             file.write(data)
+
+    @contextmanager
+    def replacing(self, path: FilePath) -> Iterator[int]:
+        """A descriptor of a new file, to be written to; at the end of the block it takes the place of what is there.
+
+        If the block fails, nothing has changed. A link is replaced, not followed. Raises `IsADirectoryInViewError`.
+        """
+        with self._changing(path) as spot:
+            if not spot.name or (spot.child is not None and spot.child.children is not None):
+                raise IsADirectoryInViewError(spot.path)
+            self._copy_up_folder(spot)
+            disk = self._opened()
+            folder = self._upper.state(disk.open(spot.folder), b"").attributes
+            made = disk.make(inherited(new_attributes(EntryKind.FILE, 0o644), folder))
+            try:
+                descriptor = open_file(disk.temporary, made, os.O_WRONLY)
+                try:
+                    yield descriptor
+                finally:
+                    os.close(descriptor)
+                disk.install(made, spot.folder, spot.name)
+            except BaseException:
+                disk.remove_temporary(made)
+                raise
+            self._put(spot, upper_inode(EntryKind.FILE))
 
     def truncate(self, path: FilePath, size: int) -> None:
         """Cut a file, or fill it up with zeros, to ``size`` bytes."""
@@ -321,6 +347,13 @@ class ContainerFiles(FileSystem):
                 if self._view is not None:
                     self._view.close()
                 self._disk = self._lock = self._view = self._tree = None
+
+    def running(self) -> AbstractContextManager[int]:
+        """Let it be in use while a program runs in it that was started with the descriptor of this block, a lock.
+
+        It is in use then as long as the program's runtime lives, mounted or not, whatever becomes of this process.
+        """
+        return self._folder.running()
 
     # --- the two trees ------------------------------------------------------------------------------------------------
 
@@ -509,8 +542,8 @@ class ContainerFiles(FileSystem):
                         block = source.read(min(length, _BLOCK_SIZE))
                         if not block:
                             raise InvalidInputError(f"/{os.fsdecode(node.path)} is cut short in its layer")
-                        os.pwrite(descriptor, block, offset)
-                        offset, length = offset + len(block), length - len(block)
+                        offset = write_at(descriptor, block, offset)
+                        length -= len(block)
             os.ftruncate(descriptor, node.size)
         finally:
             os.close(descriptor)
@@ -540,13 +573,17 @@ class ContainerFiles(FileSystem):
         original = self._lower().open_node(self._lower().node(spot.path, spot.child))
         if mode[0] == "a":
             original.seek(0, io.SEEK_END)
-        copy_up = partial(self._open_copied_up, spot.path)
+        copy_up = partial(self._open_copied_up, spot.path, spot.child, (spot.child.layer, spot.child.number))
         return LazyFile(original, copy_up, readable="+" in mode, append=mode[0] == "a")
 
-    def _open_copied_up(self, path: bytes) -> io.FileIO:
+    def _open_copied_up(self, path: bytes, opened: MergedInode, number: tuple[int, int]) -> io.FileIO:
         with self._changing(path) as spot:
-            if spot.child is None or spot.child.kind is not EntryKind.FILE:
+            found = spot.child
+            if found is None:
                 raise PathNotFoundError(path)  # it was removed while it was open
+            # The tree may have been made anew since: then it is the image's file that tells.
+            if found is not opened and (found.layer, found.number) != number:
+                raise UnchangeableError(path, "the file that was opened here was moved or replaced since")
             self._copy_up(spot)
             return self._open_own(path, "r+b")
 

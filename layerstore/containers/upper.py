@@ -2,8 +2,9 @@
 
 Its form is that of overlayfs (https://docs.kernel.org/filesystems/overlayfs.html): a device 0:0 is a whiteout, an
 attribute marks a directory as opaque. Where a container has no root behind it, overlayfs has both in its form for users
-(``userxattr``), and what only root can set (owners, devices, other attributes than a user's) is told by attributes:
-``user.containers.override_stat`` as containers/storage and fuse-overlayfs have it, and ``user.layerstore.xattr.*``.
+(``userxattr``), and what only root can set (owners, devices, other attributes than a user's) is told by attributes of
+our own, ``user.layerstore.stat`` and ``user.layerstore.xattr.*``. Not by ``user.containers.override_stat``: where the
+uppermost directory has it, fuse-overlayfs wants it on every file, and does not give it to those that it makes.
 """
 
 import errno
@@ -14,12 +15,22 @@ from dataclasses import dataclass, field, replace
 
 from layerstore.directories import PATH_LENGTH_MAX
 from layerstore.tar.entries import EntryKind
+from layerstore.union.errors import NotReadableError
 
-_OVERRIDE = b"user.containers.override_stat"
+_KEPT_STAT = b"user.layerstore.stat"
 _HIDDEN_XATTR = b"user.layerstore.xattr."
-_RESERVED = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.", _OVERRIDE, _HIDDEN_XATTR)
+_RESERVED = (
+    b"trusted.overlay.",
+    b"user.overlay.",
+    b"user.fuseoverlayfs.",
+    b"user.containers.override_",
+    _KEPT_STAT,
+    _HIDDEN_XATTR,
+)
 _OPAQUE_MARKS = (b"trusted.overlay.opaque",)
 _OPAQUE_MARKS_OF_USERS = (b"user.overlay.opaque", b"user.fuseoverlayfs.opaque")
+_OPAQUE_FILE = b".wh..wh..opq"
+"""What fuse-overlayfs puts into an opaque directory besides its mark."""
 _NO_XATTRS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM, errno.EACCES))
 _KEPT_KINDS = {
     EntryKind.FILE: b"file",
@@ -85,13 +96,15 @@ class UpperDirectory:
         with os.scandir(directory) as found:
             entries = [(os.fsencode(one.name), one.stat(follow_symlinks=False)) for one in found]
         for name, status in sorted(entries):
+            if self._owners_kept and name == _OPAQUE_FILE:
+                continue
             kind = EntryKind.of_mode(status.st_mode)
             if kind is None or is_whiteout(status):
                 yield Scanned(name, None, b"", is_opaque=False)
                 continue
             if self._owners_kept and kind is EntryKind.FILE:
-                override = self._override(directory, name)
-                kind = kind if override is None else override.kind
+                kept = self._kept_stat(directory, name)
+                kind = kind if kept is None else kept.kind
             target = self._link_target(directory, name, status) if kind is EntryKind.SYMLINK else b""
             opaque = kind is EntryKind.DIRECTORY and self.is_opaque(directory, name)
             yield Scanned(name, kind, target, opaque)
@@ -106,7 +119,8 @@ class UpperDirectory:
         path = entry_path(directory, name)
         status = os.stat(directory) if not name else os.stat(name, dir_fd=directory, follow_symlinks=False)
         kind = EntryKind.of_mode(status.st_mode)
-        assert kind is not None, "sockets are not in the tree"
+        if kind is None:
+            raise NotReadableError(name)  # a socket that has taken the place of what was in the tree
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         xattrs = self._xattrs(path) if kind in (EntryKind.FILE, EntryKind.DIRECTORY) or not self._owners_kept else {}
         attributes = Attributes(
@@ -130,16 +144,18 @@ class UpperDirectory:
         return {name: value for name, value in found.items() if value is not None}
 
     def _as_kept(self, directory: int, name: bytes, real: Attributes) -> Attributes:
-        override = self._override(directory, name) if real.kind in (EntryKind.FILE, EntryKind.DIRECTORY) else None
-        if override is None:
+        kept = self._kept_stat(directory, name) if real.kind in (EntryKind.FILE, EntryKind.DIRECTORY) else None
+        if kept is None:
             # The user is the container's root; nobody else can have made it.
             return replace(real, uid=0, gid=0)
-        kind = real.kind if real.kind is EntryKind.DIRECTORY else override.kind
-        return replace(real, kind=kind, mode=override.mode, uid=override.uid, gid=override.gid, device=override.device)
+        kind = real.kind if real.kind is EntryKind.DIRECTORY else kept.kind
+        # Who changes the mode through fuse-overlayfs changes the real one.
+        mode = kept.mode if real.mode == _real_mode(kind, kept.mode) else real.mode
+        return replace(real, kind=kind, mode=mode, uid=kept.uid, gid=kept.gid, device=kept.device)
 
-    def _override(self, directory: int, name: bytes) -> Attributes | None:
-        value = _get_xattr(entry_path(directory, name), _OVERRIDE)
-        return None if value is None else _parse_override(value)
+    def _kept_stat(self, directory: int, name: bytes) -> Attributes | None:
+        value = _get_xattr(entry_path(directory, name), _KEPT_STAT)
+        return None if value is None else _parse_kept_stat(value)
 
     def _link_target(self, directory: int, name: bytes, status: os.stat_result) -> bytes:
         if stat.S_ISLNK(status.st_mode):
@@ -204,9 +220,8 @@ class UpperDirectory:
             if attributes.uid or attributes.gid:
                 raise PermissionError(errno.EPERM, "only root can give a symbolic link to another user", name)
             return
-        # The user must be able to come back to it, whatever the container's mode says.
-        os.chmod(path, 0o700 if attributes.kind is EntryKind.DIRECTORY else 0o600)  # noqa: PTH101
-        os.setxattr(path, _OVERRIDE, _format_override(attributes), follow_symlinks=False)
+        os.chmod(path, _real_mode(attributes.kind, attributes.mode))  # noqa: PTH101
+        os.setxattr(path, _KEPT_STAT, _format_kept_stat(attributes), follow_symlinks=False)
 
     def set_xattr(self, path: bytes, name: bytes, value: bytes) -> None:
         """Set an extended attribute of what is at `entry_path`."""
@@ -260,8 +275,38 @@ def entry_path(directory: int, name: bytes) -> bytes:
 
 
 def open_file(directory: int, name: bytes, flags: int) -> int:
-    """A descriptor of a file in an open directory, which is no link."""
-    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    """A descriptor of a regular file in an open directory. Raises `NotReadableError` for anything else.
+
+    A program may put a FIFO or a device in its place at any moment: to open those may wait for ever, or do something.
+    So what stands there is looked at first, and what was looked at is opened.
+    """
+    there = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(there).st_mode):
+            raise NotReadableError(name)
+        return os.open(b"/proc/self/fd/%d" % there, flags | os.O_CLOEXEC)
+    finally:
+        os.close(there)
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> int:
+    """Write all of it at an offset; the offset behind it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset += written
+        view = view[written:]
+    return offset
+
+
+def _real_mode(kind: EntryKind, mode: int) -> int:
+    """The mode on the disk of what has another in the container: its user can always come back to it.
+
+    Set-uid bits would give that user's rights away.
+    """
+    if kind is EntryKind.DIRECTORY:
+        return mode & 0o1777 | 0o700
+    return mode & 0o777 | 0o600 if kind is EntryKind.FILE else 0o600
 
 
 def _chown(directory: int, name: bytes, uid: int, gid: int) -> None:
@@ -289,14 +334,14 @@ def _get_xattr(path: bytes, name: bytes) -> bytes | None:
         raise
 
 
-def _format_override(attributes: Attributes) -> bytes:
+def _format_kept_stat(attributes: Attributes) -> bytes:
     kind = _KEPT_KINDS[attributes.kind]
     if attributes.kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
         kind += b"-%d-%d" % attributes.device
     return b"%d:%d:0%o:%b" % (attributes.uid, attributes.gid, attributes.mode, kind)
 
 
-def _parse_override(value: bytes) -> Attributes | None:
+def _parse_kept_stat(value: bytes) -> Attributes | None:
     """None for what is not in the form: others may set the attribute, too."""
     try:
         uid, gid, mode, *rest = value.split(b":")

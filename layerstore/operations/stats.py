@@ -1,6 +1,7 @@
 """Figures: what is stored, what it would be without deduplication, and what each image has for itself."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ class Stats:
     """The bytes of encodings that are kept raw."""
     cache_bytes: int
     """The bytes of encodings that were made again and are kept for the next who asks."""
+    leases: int
+    """Dated leases that have not ended, those of containers included."""
     containers: int
     container_bytes: int
     """What containers occupy on disk: their changes."""
@@ -133,10 +136,16 @@ def store_stats(store: OpenedStore) -> Stats:
             encodings=encodings,
             raw_bytes=sum(one.kept_bytes for one in encodings if one.name in ("raw", "queued")),
             cache_bytes=cache_size(store),
+            leases=_running_leases(transaction),
             containers=len(containers),
             container_bytes=sum(disk_usage(folder.path) for folder in containers),
             disk_bytes=disk_usage(store.layout.root),
         )
+
+
+def _running_leases(transaction: Transaction) -> int:
+    now = time.time_ns()
+    return sum(record.expires > now for _, record in transaction.leases.items())
 
 
 def _encoding_classes(transaction: Transaction) -> tuple[EncodingClass, ...]:

@@ -1,13 +1,47 @@
 """A runtime configuration as arguments of bubblewrap (https://github.com/containers/bubblewrap)."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from layerstore.running.specification import CAPABILITIES
+
+_NEEDED = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
+"""What bubblewrap needs itself: to mount, and for the loopback device."""
 _UNSHARE = {"pid": "--unshare-pid", "ipc": "--unshare-ipc", "uts": "--unshare-uts", "network": "--unshare-net"}
 
 
+@contextmanager
+def argument_file(document: dict[str, Any], *, is_root: bool) -> Iterator[int]:
+    """A descriptor for ``bwrap --args``: on the command line every user of this machine would read the variables."""
+    descriptor = os.memfd_create("arguments")
+    try:
+        data = memoryview(b"".join(os.fsencode(one) + b"\0" for one in bubblewrap_arguments(document, is_root=is_root)))
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def fewer_capabilities(*, is_root: bool) -> list[str]:
+    """What to begin a command with, so that bubblewrap can give no capabilities on that no container has.
+
+    As root it leaves the bounding set as it is; in a user namespace it does not. That a program gets none of what is
+    left there rests on its having no_new_privs set.
+    """
+    if not is_root or shutil.which("setpriv") is None:
+        return []
+    kept = [f"+{name.removeprefix('CAP_').lower()}" for name in (*CAPABILITIES, *_NEEDED)]
+    return ["setpriv", "--bounding-set", ",".join(["-all", *kept]), "--"]
+
+
 def bubblewrap_arguments(document: dict[str, Any], *, is_root: bool) -> list[str]:
-    """What ``bwrap`` is called with to run the process of a configuration.
+    """The options that ``bwrap`` is called with to run the process of a configuration.
 
     It has no way to say further groups or limits, and a user without root's rights has but one number. What it mounts
     over is reached by the paths as given, so nothing of them may be a symbolic link: those of a container could lead
@@ -31,7 +65,7 @@ def bubblewrap_arguments(document: dict[str, Any], *, is_root: bool) -> list[str
     arguments += ["--cap-drop", "ALL"]
     for capability in process["capabilities"]["effective"]:
         arguments += ["--cap-add", capability]
-    return [*arguments, "--", *process["args"]]
+    return arguments
 
 
 def _mount(mount: dict[str, Any]) -> list[str]:

@@ -36,9 +36,13 @@ class Forwarding:
 
 @contextmanager
 def forwarded_signals() -> Iterator[Forwarding]:
-    """Hand signals on instead of ending with them, while the block runs. For the main thread only."""
+    """Hand signals on instead of ending with them, while the block runs. For the main thread only.
+
+    What this process ignores, as after ``nohup``, is nobody's business.
+    """
     forwarding = Forwarding()
-    before = {number: signal.signal(number, forwarding.receive) for number in _FORWARDED}
+    numbers = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forwarding.receive) for number in numbers}
     try:
         yield forwarding
     finally:

@@ -1,13 +1,11 @@
 """A container that is mounted, runs, and is unmounted again."""
 
-import os
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from layerstore.errors import InvalidInputError, MountBusyError
+from layerstore.errors import MountBusyError
 from layerstore.objects import Container
+from layerstore.running.folders import remove_dead_runs, run_folder
+from layerstore.running.mount_points import MountPoints
 from layerstore.running.options import RunOptions
 from layerstore.running.runtime import find_runtime, run_root
 from layerstore.running.specification import check_program, runtime_config
@@ -17,63 +15,32 @@ def run_container(container: Container, options: RunOptions | None = None, *, ru
     """Run a program in a container to its end; the exit code. What it wrote is in the container's changes.
 
     ``runtime`` is ``runc``, ``crun`` or ``bwrap``; by default the first that is there. Call it from the main thread:
-    signals go to the container. Raises `RuntimeUnavailableError`, what `Container.mount` raises, and
-    `InvalidOptionError` or `NotFoundError` for what the image cannot run.
+    signals go to the container. As with Docker the exit code is 125 if the runtime fails, 126 if it cannot execute the
+    program, 127 if it does not find it, and 128 + n if signal n ends it. Raises `RuntimeUnavailableError`, what
+    `Container.mount` raises, `InvalidOptionError`, and `ProgramNotFoundError` or `ProgramNotExecutableError` where that
+    is seen before.
     """
     chosen = find_runtime(runtime)
     document = runtime_config(container.config, container, options or RunOptions())
     check_program(document, container)
-    document = _with_mount_points(container, document)
-    container.close()
-    folder = Path(tempfile.mkdtemp(prefix="layerstore-run-"))
-    root = folder / "rootfs"
+    remove_dead_runs()
+    points = MountPoints(container)
     try:
-        # Whoever the program runs as must come through to its root; names in there are no secret.
-        folder.chmod(0o711)
-        root.mkdir()
-        mount = container.mount(root)
+        document = points.make(document)
+        container.close()
+        return _run_mounted(container, document, chosen)
+    finally:
+        points.remove()
+
+
+def _run_mounted(container: Container, document: dict[str, Any], runtime: str) -> int:
+    with run_folder() as folder:
+        mount = container.mount(folder.root)
         try:
-            return run_root(root, document, chosen)
+            with container.running() as in_use:
+                return run_root(folder, document, runtime, inherited=[folder.lock, in_use])
         finally:
             try:
                 mount.unmount()
             except MountBusyError:  # by a stranger who looks into it
                 mount.unmount(lazy=True)
-    finally:
-        # Directories alone, and empty ones: whatever is still mounted there are the container's files.
-        for path in (root, folder):
-            with suppress(OSError):
-                path.rmdir()
-
-
-def _with_mount_points(container: Container, document: dict[str, Any]) -> dict[str, Any]:
-    """Make what is mounted over, if it is not there: not every runtime could, as the user that it runs for.
-
-    The document that comes back names it by paths without symbolic links. Raises `InvalidInputError` if a link stands
-    where the system's own directories belong.
-    """
-    mounts = []
-    for mount in document["mounts"]:
-        target = os.fsencode(mount["destination"])
-        if target.startswith(b"/dev/"):
-            mounts.append(mount)
-            continue
-        if not container.exists(target):
-            _make_mount_point(container, target, is_file=_is_file(mount))
-        found = b"/" + container.stat(target).path
-        if mount["type"] != "bind" and found != target:
-            raise InvalidInputError(f"{mount['destination']} of the container is a symbolic link: it cannot be run")
-        mounts.append({**mount, "destination": os.fsdecode(found)})
-    return {**document, "mounts": mounts}
-
-
-def _is_file(mount: dict[str, Any]) -> bool:
-    return mount["type"] == "bind" and not Path(mount["source"]).is_dir()
-
-
-def _make_mount_point(container: Container, target: bytes, *, is_file: bool) -> None:
-    if is_file:
-        container.mkdir(target.rpartition(b"/")[0] or b"/", parents=True, exist_ok=True)
-        container.write_bytes(target, b"")
-    else:
-        container.mkdir(target, parents=True)

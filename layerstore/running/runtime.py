@@ -4,17 +4,18 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from layerstore.errors import InvalidOptionError, RuntimeUnavailableError
-from layerstore.running.bubblewrap import bubblewrap_arguments
+from layerstore.running.bubblewrap import argument_file, fewer_capabilities
 from layerstore.running.bundle import write_config
+from layerstore.running.folders import RunFolder
 from layerstore.running.forwarding import forwarded_signals
 from layerstore.running.specification import for_user
 
@@ -22,6 +23,14 @@ RUNTIMES = ("runc", "crun", "bwrap")
 _PACKAGES = {"runc": "runc", "crun": "crun", "bwrap": "bubblewrap"}
 EXIT_NOT_STARTED = 125
 """The exit code if the runtime could not start the program, as Docker's; the runtime has told why on stderr."""
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
+_MEANT = (
+    ("executable file not found", EXIT_NOT_FOUND),
+    ("exec format error", EXIT_NOT_EXECUTABLE),
+    ("Exec format error", EXIT_NOT_EXECUTABLE),
+)
+"""What runtimes say of the program."""
 
 
 def find_runtime(name: str | None = None) -> str:
@@ -38,11 +47,13 @@ def find_runtime(name: str | None = None) -> str:
     raise RuntimeUnavailableError("no container runtime is there: install runc, crun or bubblewrap")
 
 
-def run_root(root: Path, document: dict[str, Any], runtime: str) -> int:
-    """Run a configuration on the root file system at ``root`` to its end; the exit code, 128 + n after signal n.
+def run_root(folder: RunFolder, document: dict[str, Any], runtime: str, *, inherited: Sequence[int] = ()) -> int:
+    """Run a configuration on the root file system in a folder to its end; the exit code, 128 + n after signal n.
 
     Standard streams are the caller's; a terminal is made only if they are one. Signals that would end this process go
-    to the container while it runs, the third as SIGKILL. `EXIT_NOT_STARTED` if the runtime fails.
+    to the container while it runs, the third as SIGKILL. The runtime has the descriptors ``inherited`` as long as it
+    lives; the container's processes do not. `EXIT_NOT_STARTED`, `EXIT_NOT_EXECUTABLE` or `EXIT_NOT_FOUND` if the
+    runtime fails.
     """
     if os.geteuid() != 0 and runtime != "bwrap":
         document = for_user(document)
@@ -50,22 +61,33 @@ def run_root(root: Path, document: dict[str, Any], runtime: str) -> int:
     document = {
         **document,
         "process": {**document["process"], "terminal": has_terminal},
-        "root": {**document["root"], "path": str(root)},
+        "root": {**document["root"], "path": str(folder.root)},
     }
     if runtime == "bwrap":
+        # Its program would inherit them. Nor is it needed: bubblewrap and all in it end with this process.
         return _run_bubblewrap(document)
-    with tempfile.TemporaryDirectory(prefix="layerstore-bundle-") as folder:
-        write_config(Path(folder), document)
-        identity = f"layerstore-{secrets.token_hex(8)}"
-        log = Path(folder, "log")
-        arguments = [runtime, "--log", str(log), "--log-format", "json", "run", "--bundle", folder, identity]
-        try:
-            code = _wait(arguments, has_terminal=has_terminal)
-        finally:
-            # It is gone already unless the runtime itself was killed.
-            subprocess.run([runtime, "delete", "--force", identity], check=False, capture_output=True)
-        # The runtime ends with 1 for a mistake of its own, as many a program does.
-        return EXIT_NOT_STARTED if code == 1 and _has_failed(log) else code
+    write_config(folder.bundle, document)
+    identity = f"layerstore-{secrets.token_hex(8)}"
+    folder.note_runtime(runtime, identity)
+    log = folder.bundle / "log"
+    arguments = [runtime, "--log", str(log), "--log-format", "json", "run", "--bundle", str(folder.bundle), identity]
+    try:
+        code = _wait(arguments, has_terminal=has_terminal, inherited=inherited)
+    finally:
+        # It is gone already unless the runtime itself was killed.
+        subprocess.run([runtime, "delete", "--force", identity], check=False, capture_output=True)
+    # The runtime ends with 1 for a mistake of its own, as many a program does.
+    return _exit_of(_failures(log), code)
+
+
+def _exit_of(failures: str, code: int) -> int:
+    """The exit code if the runtime has told of failures."""
+    if not failures or code > EXIT_NOT_STARTED:
+        return code
+    for text, meant in _MEANT:
+        if text in failures:
+            return meant
+    return EXIT_NOT_STARTED
 
 
 def _run_bubblewrap(document: dict[str, Any]) -> int:
@@ -77,13 +99,14 @@ def _run_bubblewrap(document: dict[str, Any]) -> int:
         as_user = {"user": user["uid"], "group": user["gid"], "extra_groups": user["additionalGids"]}
     has_terminal = document["process"]["terminal"]
     status, written = os.pipe()
-    with os.fdopen(status, encoding="utf-8") as told:
+    with os.fdopen(status, encoding="utf-8") as told, argument_file(document, is_root=is_root) as options:
         try:
             # It hands no signals on, so they go past it. The program is the first of its namespace, as with runc.
-            arguments = ["bwrap", "--as-pid-1", "--json-status-fd", str(written)]
-            arguments += bubblewrap_arguments(document, is_root=is_root)
+            arguments = [*fewer_capabilities(is_root=is_root), "bwrap", "--as-pid-1", "--json-status-fd", str(written)]
+            arguments += ["--args", str(options), "--", *document["process"]["args"]]
             with forwarded_signals() as signals:
-                process = _started(arguments, has_terminal=has_terminal, pass_fds=(written,), **as_user)
+                inherited = (written, options)
+                process = _started(arguments, has_terminal=has_terminal, pass_fds=inherited, **as_user)
                 os.close(written)
                 written = -1
                 line = told.readline()
@@ -94,7 +117,14 @@ def _run_bubblewrap(document: dict[str, Any]) -> int:
                         with suppress(ProcessLookupError):
                             os.kill(child, number)
 
-                signals.connect(send, process.send_signal)
+                def send_early(number: int) -> None:
+                    if child is None:
+                        process.send_signal(number)
+                    else:
+                        # It has no handlers yet, so it gets nothing else. Without bubblewrap it would wait for ever.
+                        send(signal.SIGKILL)
+
+                signals.connect(send, send_early)
                 code = process.wait()
         finally:
             if written >= 0:
@@ -103,9 +133,9 @@ def _run_bubblewrap(document: dict[str, Any]) -> int:
     return EXIT_NOT_STARTED if code == 1 and not has_run else 128 - code if code < 0 else code
 
 
-def _wait(arguments: Sequence[str], *, has_terminal: bool) -> int:
+def _wait(arguments: Sequence[str], *, has_terminal: bool, inherited: Sequence[int]) -> int:
     with forwarded_signals() as signals:
-        process = _started(arguments, has_terminal=has_terminal)
+        process = _started(arguments, has_terminal=has_terminal, pass_fds=inherited)
         signals.connect(process.send_signal, process.send_signal)
         code = process.wait()
     return 128 - code if code < 0 else code
@@ -123,8 +153,10 @@ def _is_terminal() -> bool:
     return sys.__stdin__ is not None and os.isatty(0) and os.isatty(1)
 
 
-def _has_failed(log: Path) -> bool:
+def _failures(log: Path) -> str:
+    """What a runtime has told of its failures, empty if it has told of none."""
     try:
-        return '"level":"error"' in log.read_text(encoding="utf-8", errors="replace")
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return False
+        return ""
+    return "\n".join(line for line in lines if '"level":"error"' in line or '"level": "error"' in line)

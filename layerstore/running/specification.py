@@ -8,11 +8,13 @@ import os
 import posixpath
 from typing import Any
 
-from layerstore.errors import InvalidManifestError, InvalidOptionError, NotFoundError
+from layerstore.errors import InvalidManifestError, InvalidOptionError
 from layerstore.oci.config import ImageConfig
+from layerstore.running.errors import ProgramNotExecutableError, ProgramNotFoundError
 from layerstore.running.options import NETWORKS, RunOptions
 from layerstore.running.users import find_user
 from layerstore.union.file_system import FileSystem
+from layerstore.union.node import Node
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME = "container"
@@ -38,6 +40,7 @@ CAPABILITIES = tuple(
 )
 """What root has in a container, as with Docker."""
 
+_SCRIPT_HEAD_SIZE = 256
 _QUIET = ["nosuid", "noexec", "nodev"]
 _MOUNTS = (
     ("/proc", "proc", "proc", _QUIET),
@@ -115,9 +118,9 @@ def runtime_config(
 
 
 def check_program(document: dict[str, Any], files: FileSystem) -> None:
-    """Raise `NotFoundError` if a container lacks the program that it is to run: runtimes tell it in ways of their own.
+    """Raise an error if a container lacks the program that it is to run: runtimes tell it in ways of their own.
 
-    What a volume brings is not looked at.
+    It is `ProgramNotFoundError` or `ProgramNotExecutableError`. What a volume brings is not looked at.
     """
     process = document["process"]
     program = process["args"][0]
@@ -127,10 +130,27 @@ def check_program(document: dict[str, Any], files: FileSystem) -> None:
     volumes = [mount["destination"] for mount in document["mounts"] if mount["type"] == "bind"]
     if any(posixpath.normpath(place).startswith(volume) for place in places for volume in volumes):
         return
-    found = [files.stat(os.fsencode(place)) for place in places if files.is_file(os.fsencode(place))]
-    if not any(node.mode & 0o111 for node in found):
-        why = "is not executable" if found else "is not there"
-        raise NotFoundError(f"the container cannot run {program!r}: it {why}")
+    # A search goes past directories; what is named by its path is it.
+    is_there = files.exists if "/" in program else files.is_file
+    found = [files.stat(os.fsencode(place)) for place in places if is_there(os.fsencode(place))]
+    if not found:
+        raise ProgramNotFoundError(f"the container cannot run {program!r}: it is not there")
+    runnable = next((node for node in found if node.is_file and node.mode & 0o111), None)
+    if runnable is None:
+        raise ProgramNotExecutableError(f"the container cannot run {program!r}: it is not executable")
+    interpreter = _interpreter(files, runnable)
+    is_mounted = any(os.fsdecode(interpreter).startswith(volume) for volume in volumes)
+    if interpreter and not is_mounted and not files.is_file(interpreter):
+        shown = os.fsdecode(interpreter)
+        raise ProgramNotFoundError(f"the container cannot run {program!r}: {shown}, which is to read it, is not there")
+
+
+def _interpreter(files: FileSystem, program: Node) -> bytes:
+    """What a script names in its first line, as the kernel reads it (execve(2)); nothing for what is no script."""
+    with files.open_node(program) as file:
+        head = file.read(_SCRIPT_HEAD_SIZE)
+    words = head.partition(b"\n")[0].removeprefix(b"#!").split(None, 1) if head.startswith(b"#!") else []
+    return words[0] if words and words[0].startswith(b"/") else b""
 
 
 def for_user(document: dict[str, Any]) -> dict[str, Any]:

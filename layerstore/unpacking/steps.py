@@ -108,7 +108,7 @@ class Unpacking:
             self._attributes.set_named(folder, name, node)
             self.tally.symlinks += 1
             return
-        if self._rootless and node.kind in DEVICES:
+        if node.kind in DEVICES and (self._rootless or self._owner is not None):
             self._make_placeholder(node, folder, name)
         else:
             os.mknod(name, node.kind.file_type | 0o600, os.makedev(*node.device), dir_fd=folder)
@@ -116,7 +116,7 @@ class Unpacking:
         self.tally.devices += 1
 
     def _make_placeholder(self, node: Node, folder: int, name: bytes) -> None:
-        """An empty file, where nobody but root could make a device."""
+        """An empty file, where nobody but root could make a device, or should have one."""
         descriptor = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
         try:
             self._attributes.set_open(descriptor, node)

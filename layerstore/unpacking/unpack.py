@@ -1,7 +1,9 @@
 """Unpack: the file system that a view shows, written to a directory."""
 
 import os
+import stat
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from layerstore.errors import InvalidOptionError
@@ -9,6 +11,7 @@ from layerstore.os_errors import translate_os_errors
 from layerstore.places.files import opened_directory
 from layerstore.progress import OnProgress
 from layerstore.union.file_system import FileSystem
+from layerstore.union.node import Node
 from layerstore.unpacking.checks import check_attributes, check_nodes
 from layerstore.unpacking.report import UnpackReport
 from layerstore.unpacking.reuse import Reuse
@@ -30,7 +33,8 @@ def unpack(
 
     Nothing is written outside of it, whatever the layers say. Names, kinds, modes, owners, times, attributes, hard
     links and holes are the image's; long runs of zeros become holes, too. ``owner`` is a user and a group that
-    everything is to belong to instead. ``rootless`` is by default whether this process lacks root's rights: then
+    everything is to belong to instead; it gets no rights by that: set-uid and set-gid bits and capabilities are left
+    out, and devices become empty files. ``rootless`` is by default whether this process lacks root's rights: then
     owners are kept in the attribute ``user.rootlesscontainers``, devices become empty files, and what else is not
     permitted is left out and reported.
 
@@ -50,6 +54,8 @@ def unpack(
     path = Path(target)
     root = view.lstat("/")
     nodes = list(view.nodes())
+    if owner is not None:
+        root, nodes = _without_rights(root), [_without_rights(node) for node in nodes]
     check_attributes(root)
     check_nodes(nodes)
     with ExitStack() as stack:
@@ -69,3 +75,9 @@ def unpack(
             remove_all(descriptor, nodes)
             raise
     return unpacking.tally.report(rootless=is_rootless)
+
+
+def _without_rights(node: Node) -> Node:
+    """A node without what lets others act as its owner, or with more rights: they were those of another owner."""
+    xattrs = {name: value for name, value in node.xattrs.items() if not name.startswith(b"security.")}
+    return replace(node, mode=node.mode & ~(stat.S_ISUID | stat.S_ISGID), xattrs=xattrs)

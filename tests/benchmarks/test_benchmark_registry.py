@@ -186,7 +186,7 @@ def test_a_missing_tool_is_named_and_is_status_2(
 @needs_tools
 def test_all_parts_run_on_a_small_layout(layout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, figures = tmp_path / "work", tmp_path / "figures.json"
-    arguments = ["--work", str(work), "--oci", str(layout), "--rounds", "1", "--seconds", "4", "--uploads", "2"]
+    arguments = ["--work", str(work), "--oci", str(layout), "--rounds", "1", "--seconds", "2", "--uploads", "2"]
     status = registry.main([*arguments, "--upload-size", "8", "--output-json", str(figures)])
     output = capsys.readouterr().out
     assert status == 0, output

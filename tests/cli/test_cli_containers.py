@@ -60,6 +60,9 @@ def test_a_damaged_container_does_not_hide_the_others(
     assert told.exit_code == 6 and "container web" in told.output
     assert run("gc").exit_code == 0
     assert run("diff", "container:web").exit_code == 6
+    assert output("container", "rm", "web") == "removed container web\n"
+    assert output("verify").startswith("clean")
+    assert output("container", "-q") == "whole\n"
 
 
 def test_nothing_is_removed_if_one_name_is_wrong(output: Run, run: Run, web: str) -> None:

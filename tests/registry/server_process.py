@@ -86,8 +86,10 @@ class ServerProcess:
         """End one of several worker processes at once. The others go on, and it is replaced."""
         parent = self.process_id
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        workers = [one for one in map(int, children) if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-        os.kill(workers[0], signal.SIGKILL)
+        for child in map(int, children):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+                return
 
     def log_text(self) -> str:
         """The end of what the server wrote to standard error."""

@@ -235,5 +235,21 @@ def test_exit_codes_are_dockers(store: Store, image: Image, runtime: str, tmp_pa
     assert code("more:1", "sh", "-c", "exit 125") == 125
     assert code("more:1", "sh", "-c", "sh -c 'kill -TERM $$'; exit $?") == 143
     failed = layerstore(store.path, "--json", "run", "more:1", "no-such-program")
-    assert failed.returncode == 127 and b'"program-not-found"' in failed.stderr
+    assert failed.returncode == 127 and b'"not-found"' in failed.stderr
     assert list(store.containers) == []
+
+
+def test_a_bundle_may_be_told_a_command(store: Store, image: Image, tmp_path: Path) -> None:
+    if shutil.which("runc") is None:
+        pytest.skip("there is no runc")
+    bundle = tmp_path / "bundle"
+    made = layerstore(store.path, "unpack", "busybox:1", bundle, "--bundle", "--", "sh", "-c", "echo told; exit 5")
+    assert made.returncode == 0, made.stderr
+    done = subprocess.run(
+        ["runc", "run", "--bundle", bundle, f"layerstore-test-{os.getpid()}"],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (5, b"told\n"), done.stderr
+    assert layerstore(store.path, "unpack", "busybox:1", tmp_path / "root", "id").returncode == 2

@@ -193,6 +193,27 @@ def test_bubblewrap_ends_with_the_run(store: Store, image: Image, folders: Path)
     run(store, "container:web", "id")
 
 
+def test_a_collection_takes_what_a_killed_run_left(store: Store, image: Image, folders: Path) -> None:
+    """Its folder, its mount, and the container, which was to be removed at its end."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("there is no bwrap")
+    script = "echo ready; while :; do sleep 1; done"
+    with started(store, "--runtime", "bwrap", "busybox:1", "sh", "-c", script) as process:
+        (container,) = store.containers.values()
+        subprocess.run(command(store, "gc"), check=True, capture_output=True)
+        assert list(store.containers) == [container.name]
+        process.kill()
+        process.wait()
+    wait_until(lambda: not left_by_collection(store), "it is still there")
+    assert list(folders.iterdir()) == []
+
+
+def left_by_collection(store: Store) -> list[str]:
+    """The containers that are left by a collection."""
+    subprocess.run(command(store, "gc"), check=True, capture_output=True)
+    return list(store.containers)
+
+
 @pytest.mark.parametrize("moment", ["container", "folder", "mount"])
 def test_a_hangup_leaves_nothing(store: Store, image: Image, folders: Path, runtime: str, moment: str) -> None:
     """SIGHUP while the run begins: when the container has just been made, its folder, or its mount."""

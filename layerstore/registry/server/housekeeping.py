@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from layerstore.errors import EncoderUnavailableError, LayerstoreError
 from layerstore.registry.server.links import Links
+from layerstore.registry.server.measures import count_collection, count_failed_collection
 from layerstore.registry.server.registry import Registry
 
 _LOG = logging.getLogger("layerstore.housekeeping")
@@ -74,7 +75,13 @@ class Housekeeping:
         registry.links.forget_expired_blobs()
         abandoned = registry.uploads.remove_abandoned()
         _forget_unused(registry.links, registry)
-        report = registry.store.collect_garbage()
+        begun = time.monotonic()
+        try:
+            report = registry.store.collect_garbage()
+        except LayerstoreError:
+            count_failed_collection(time.monotonic() - begun)
+            raise
+        count_collection(time.monotonic() - begun, report.bytes_freed + report.bytes_freed_by_rewriting)
         _LOG.info(
             "collected: %d bytes freed, %d images, %d layers, %d uploads given up",
             report.bytes_freed,

@@ -152,6 +152,12 @@ def _has(registry: Registry, repository: str, document: Manifest | Index, descri
     if isinstance(document, Index) and descriptor.media_type in MANIFESTS | INDEXES:
         return registry.repositories.resolve(repository, descriptor.digest) is not None
     has = registry.repositories.has_blob(repository, descriptor.digest)
+    if has and registry.store.blob_size(descriptor.digest) != descriptor.size:
+        raise ProblemError(
+            400,
+            ErrorCode.MANIFEST_INVALID,
+            f"blob {descriptor.digest} does not have the {descriptor.size} bytes that the manifest says",
+        )
     if descriptor.media_type in NONDISTRIBUTABLE_LAYERS:
         if has:
             # To name such a layer takes nothing, so its manifest will be no proof that the repository had it.

@@ -36,6 +36,7 @@ _FIGURES = (
     ("chunks", "Chunks."),
     ("frames", "Frames."),
     ("packs", "Packs."),
+    ("leases", "Leases that have not ended."),
     ("logical_bytes", "The layers of every image."),
     ("unique_bytes", "Every layer once."),
     ("chunk_bytes", "Every chunk once, uncompressed."),

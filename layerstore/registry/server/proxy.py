@@ -96,8 +96,9 @@ class Proxies:
         try:
             with self._uploads.turn():
                 self._repositories.under_lease(
-                    lambda lease: self._repositories.store.push_blob(path, digest=digest, lease=lease)
+                    lambda lease: self._repositories.store.push_blob(path, digest=digest, lease=lease, give_file=True)
                 )
+            self._uploads.last_used = time.monotonic()
             for name in shared.records.take_wanted(digest):
                 repository = self.of(name)
                 if repository is not None and self._repositories.keep_blob(name, digest):
@@ -240,7 +241,7 @@ class ProxiedRepository:
         except REFUSALS as error:
             raise self._upstream.problem(error, ErrorCode.MANIFEST_UNKNOWN) from error
         except FAULTS as error:
-            self._upstream.failed()
+            self._upstream.failed(error)
             return self._stale(tag, found, str(error))
 
     def _stale(self, tag: str, found: FoundManifest, reason: str) -> FoundManifest:
@@ -307,6 +308,7 @@ class ProxiedRepository:
         except (ImageNotFoundError, *REFUSALS) as error:
             raise self._upstream.problem(error, code) from error
         except FAULTS as error:
+            self._upstream.failed(error)
             log(logging.WARNING, f"upstream failed: {error}", repository=self._name)
             raise self._upstream.problem(error, code) from error
 

@@ -3,9 +3,9 @@
 Everybody who waits for it, in any process, is served from that file as it grows. The process that fetches holds a lock
 on the file, so that the others notice its death. What state it is in, its mode says, which all who have it open see:
 
-* ``rw-------``: it grows. Its last bytes are held back, since nobody knows yet whether it is right.
-* ``r--------``: it is whole and has its digest. It is put into the store meanwhile, and then removed.
-* ``---------``: it was given up; so was a file that grows and is not locked.
+* ``rwx``: it grows. Its last bytes are held back, since nobody knows yet whether it is right.
+* ``rw-``: it is whole and has its digest. It is given to the store meanwhile, and then has this name no more.
+* ``---``: it was given up; so was a file that grows and is not locked.
 
 A file is made under another name and linked when it is locked, and only who holds its lock removes it: so whatever has
 the name is on its way, or nobody cares for it any more.
@@ -32,8 +32,6 @@ from layerstore.registry.server.proxy_measures import count_failed_fetch, count_
 Source = Callable[[], AbstractContextManager[Iterator[bytes]]]
 """Opens the bytes of a blob at upstream."""
 
-_GROWING = 0o600
-_WHOLE = 0o400
 _GIVEN_UP = 0o000
 _BLOCK_SIZE = 256 << 10
 _HELD_BACK = 64 << 10
@@ -92,7 +90,7 @@ class Follower:
         mode = stat.S_IMODE(status.st_mode)
         if mode == _GIVEN_UP:
             raise self._lost()
-        if mode == _WHOLE:
+        if not mode & stat.S_IXUSR:
             return self._size, True
         return min(status.st_size, self._size - _HELD_BACK), False
 
@@ -102,7 +100,7 @@ class Follower:
         except BlockingIOError:
             return False
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        return stat.S_IMODE(os.fstat(self._descriptor).st_mode) == _GROWING
+        return bool(os.fstat(self._descriptor).st_mode & stat.S_IXUSR)
 
     def _lost(self) -> RegistryError:
         return RegistryError(f"the blob {self._digest} did not come from upstream as it should")
@@ -175,9 +173,11 @@ class Fetches:
     def _begun(self, path: Path) -> int | None:
         """A new file, locked before anyone sees it; None if somebody else was faster."""
         draft = path.with_name(f"{path.name}.{uuid4()}")
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _GROWING)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whatever the process does not let new files have.
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | stat.S_IXUSR)
             os.link(draft, path)
         except (BlockingIOError, FileExistsError, FileNotFoundError):
             # Who starts and sweeps may just be looking at the draft.
@@ -242,7 +242,7 @@ class _Fetch:
         actual = Digest.from_raw(self.digest.algorithm, state.digest())
         if offset != self.size or actual != self.digest:
             raise DigestMismatchError(self.digest, actual)
-        os.fchmod(self._descriptor, _WHOLE)
+        os.fchmod(self._descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode) & ~stat.S_IXUSR)
         self._is_whole = True
 
     def end(self) -> None:

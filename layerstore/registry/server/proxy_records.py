@@ -84,5 +84,7 @@ class ProxyRecords(Database):
 
     def take_wanted(self, digest: Digest) -> list[str]:
         """The repositories that are to have a blob; they are forgotten."""
-        rows = self._all("DELETE FROM wanted WHERE digest = ? RETURNING repository", str(digest))
+        with self.exclusive():
+            rows = self._all("SELECT repository FROM wanted WHERE digest = ?", str(digest))
+            self._execute("DELETE FROM wanted WHERE digest = ?", str(digest))
         return [repository for (repository,) in rows]

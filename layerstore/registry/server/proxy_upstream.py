@@ -39,6 +39,8 @@ from layerstore.registry.server.settings import Upstream
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _CONNECT_SECONDS_MAX = 5.0
 _TRIES = 3
+_MISSED_SECONDS = 1.0
+"""So long after it could not be found is nobody kept waiting who waited with others for that."""
 _DOWN_SECONDS = 10.0
 """So long after a failure is what is here already given without asking again."""
 _PASSWORD_SIZE_MAX = 64 << 10
@@ -79,6 +81,9 @@ class UpstreamRegistry:
         self._patient = connection(_TRIES)
         self._impatient = connection(1)
         self._lock = threading.Lock()
+        self._finding = threading.Lock()
+        self._is_found = False
+        self._missed = float("-inf")
         self._down_until = float("-inf")
 
     def path(self, name: str) -> str | None:
@@ -94,14 +99,15 @@ class UpstreamRegistry:
         with self._lock:
             return time.monotonic() < self._down_until
 
-    def failed(self) -> None:
-        """Remember that it could not be reached."""
-        with self._lock:
-            self._down_until = time.monotonic() + _DOWN_SECONDS
+    def failed(self, error: LayerstoreError) -> None:
+        """Remember that it could not be reached, or did not work, if that is what an error says."""
+        if isinstance(error, RegistryError):
+            with self._lock:
+                self._down_until = time.monotonic() + _DOWN_SECONDS
 
     def look(self, path: str, tag: str) -> Digest | None:
         """What a tag names, without waiting for long; None if upstream does not say. Raises `ImageNotFoundError`."""
-        with self._impatient.request(
+        with self._connection(is_urgent=True).request(
             "HEAD", f"/v2/{path}/manifests/{tag}", _scopes(path), headers=_ACCEPT, accepts=(200, 404)
         ) as response:
             if response.status == 404:
@@ -111,7 +117,7 @@ class UpstreamRegistry:
 
     def manifest(self, path: str, reference: Digest | str, *, is_urgent: bool) -> tuple[Descriptor, bytes]:
         """A manifest or index, compared with its digest. Raises `ImageNotFoundError`."""
-        manifests = Manifests(self._impatient if is_urgent else self._patient, path)
+        manifests = Manifests(self._connection(is_urgent=is_urgent), path)
         descriptor = manifests.resolve(reference)
         data = manifests.read(descriptor.digest)
         parsed = parse_image(data)
@@ -121,7 +127,9 @@ class UpstreamRegistry:
 
     def blob_size(self, path: str, digest: Digest) -> int | None:
         """The bytes of a blob; None if the repository does not have it. Raises `RegistryError` if they are not told."""
-        with self._patient.request("HEAD", f"/v2/{path}/blobs/{digest}", _scopes(path), accepts=(200, 404)) as response:
+        with self._connection().request(
+            "HEAD", f"/v2/{path}/blobs/{digest}", _scopes(path), accepts=(200, 404)
+        ) as response:
             if response.status == 404:
                 return None
             size = response.header("Content-Length") or ""
@@ -133,7 +141,7 @@ class UpstreamRegistry:
     def blob(self, path: str, digest: Digest, size: int) -> Iterator[Iterator[bytes]]:
         """The bytes of a blob as they come. What breaks off goes on where it was; nothing is compared."""
         descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
-        download = Download(self._patient, path, descriptor)
+        download = Download(self._connection(), path, descriptor)
         try:
             yield download.blocks()
         finally:
@@ -141,11 +149,11 @@ class UpstreamRegistry:
 
     def tags(self, path: str) -> list[str]:
         """All tags of a repository. Raises `ImageNotFoundError` if there is none such."""
-        return tags_of(self._impatient, path)
+        return tags_of(self._connection(is_urgent=True), path)
 
     def referrers(self, path: str, subject: Digest) -> list[Descriptor]:
         """The manifests that refer to one."""
-        return Referrers(self._impatient, path).of(subject)
+        return Referrers(self._connection(is_urgent=True), path).of(subject)
 
     def problem(self, error: LayerstoreError, code: ErrorCode) -> ProblemError:
         """What an error of upstream means to who asked here. ``code`` is for what is not there."""
@@ -162,6 +170,24 @@ class UpstreamRegistry:
         """Close connections that are open."""
         self._patient.close()
         self._impatient.close()
+
+    def _connection(self, *, is_urgent: bool = False) -> Connection:
+        """A connection that tries but once if it is urgent. Raises `RegistryError` if the registry cannot be found.
+
+        One finds out whether it is there at all, and those who wait for that are told, instead of trying one by one.
+        """
+        with self._finding:
+            if not self._is_found:
+                if time.monotonic() - self._missed < _MISSED_SECONDS:
+                    raise BrokenConnectionError(f"{self._domain} could not be reached a moment ago")
+                try:
+                    # Whatever is asked of a connection first makes it look for the registry.
+                    _ = self._impatient.exchanges_differences, self._patient.exchanges_differences
+                except RegistryError:
+                    self._missed = time.monotonic()
+                    raise
+                self._is_found = True
+        return self._impatient if is_urgent or self.is_down else self._patient
 
 
 def _scopes(path: str) -> tuple[str, ...]:

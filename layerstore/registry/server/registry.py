@@ -47,7 +47,7 @@ class Registry:
         self.readers = CapacityLimiter(_STREAMS_MAX)
         self.writers = CapacityLimiter(_STREAMS_MAX)
         # An upstream registry that says nothing keeps those waiting who ask for what is there, and nobody else.
-        self.askers = CapacityLimiter(_STREAMS_MAX)
+        self.askers = {name: CapacityLimiter(_STREAMS_MAX) for name in settings.proxies}
         self.followers = CapacityLimiter(_STREAMS_MAX)
 
     def close(self) -> None:
@@ -66,6 +66,5 @@ def registry_of(request: Request) -> Registry:
 
 async def answer_in_thread(request: Request, answer: Callable[[Request], Response]) -> Response:
     """Answer a read on a thread: for a repository of an upstream registry, on one of those that may have to wait."""
-    registry = registry_of(request)
-    is_proxied = registry.proxies.of(str(request.path_params["name"])) is not None
-    return await to_thread.run_sync(answer, request, limiter=registry.askers if is_proxied else None)
+    name = str(request.path_params["name"]).partition("/")[0]
+    return await to_thread.run_sync(answer, request, limiter=registry_of(request).askers.get(name))

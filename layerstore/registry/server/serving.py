@@ -14,15 +14,14 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 
 from layerstore.errors import UnavailableError
 from layerstore.os_errors import translate_os_errors
-from layerstore.registry.server.access import create_access
 from layerstore.registry.server.configuration import Options, is_loopback, load_settings
 from layerstore.registry.server.connections import BoundedConnection
 from layerstore.registry.server.logs import log
 from layerstore.registry.server.metrics import prepare_metrics
+from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import Anonymous, ServerSettings
 from layerstore.registry.server.uvicorn_config import ServerConfig
 from layerstore.registry.server.worker import Worker, tls_context
-from layerstore.store import Store
 
 _BACKLOG = 2048
 
@@ -31,8 +30,7 @@ def serve(store: Path, options: Mapping[str, Any], announce: Callable[[str], Non
     """Serve a store until SIGTERM or SIGINT. Everything that can be wrong is looked at before ``announce(address)``."""
     given = Options(**options)
     settings = load_settings(store, given)
-    with Store.open(settings.store):
-        create_access(settings)  # both can be opened, or the command says why not
+    Registry(settings).close()  # all that it needs can be opened, or the command says why not
     if settings.tls_certificate is not None:
         tls_context(settings)
     listener = _listener(settings)

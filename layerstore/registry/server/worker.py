@@ -18,6 +18,7 @@ from layerstore.registry.server import health
 from layerstore.registry.server.application import create_application
 from layerstore.registry.server.configuration import Options, load_settings
 from layerstore.registry.server.logs import log
+from layerstore.registry.server.memory import return_large_blocks
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
 
@@ -34,6 +35,7 @@ class Worker:
 
     def application(self) -> Starlette:
         """Make the application. uvicorn has set its own handlers of signals before it calls this."""
+        return_large_blocks()
         self._application = create_application(self._settings)
         self._reloading = threading.Lock()
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._reload, daemon=True).start())

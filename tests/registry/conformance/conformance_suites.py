@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 _MODULE = "github.com/opencontainers/distribution-spec/conformance"
 SUITE_VERSION = "v0.0.0-20260831232431-97274622c111"
 """The suite as it is since 2025: a program."""
+_GO_VERSION_MIN = (1, 24)
 FIRST_SUITE_VERSION = "v0.0.0-20231101194043-f2182352d4cc"
 """The suite that came with version 1.1 of the specification: a test of Go."""
 
@@ -33,6 +33,9 @@ def needs_go() -> str:
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None:
         pytest.skip("Go is not installed")
+    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, timeout=60, check=True).stdout
+    if tuple(map(int, version.strip().removeprefix("go").split(".")[:2])) < _GO_VERSION_MIN:
+        pytest.skip(f"{version.strip()} is too old for the suite")
     return go
 
 
@@ -76,7 +79,7 @@ def _built(folder: Path, version: str, *command: str) -> Path:
     return program
 
 
-def _run(program: Path, folder: Path, settings: Mapping[str, str]) -> SuiteResult:
+def _run(program: Path, folder: Path, settings: dict[str, str]) -> SuiteResult:
     folder.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OCI_")}
     done = subprocess.run(

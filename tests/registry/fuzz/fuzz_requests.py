@@ -130,7 +130,7 @@ def hostile_queries(references: SearchStrategy[bytes], names: SearchStrategy[byt
         b"artifactType": names,
         b"digest-algorithm": st.sampled_from([b"sha256", b"sha512", b"md5", b"", b"%00", b"x" * 500]),
     }
-    pairs = [value.map(lambda text, name=name: name + b"=" + text) for name, value in values.items()]
+    pairs = [st.tuples(st.just(name), value).map(b"=".join) for name, value in values.items()]
     return st.lists(st.one_of(pairs), max_size=3).map(b"&".join)
 
 

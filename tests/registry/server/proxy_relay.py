@@ -1,4 +1,4 @@
-"""A relay before a registry: it counts what is asked, and holds back, breaks off, spoils or refuses it as it is told."""
+"""A relay before a registry: it counts what is asked, and holds back, cuts, spoils or refuses answers as it is told."""
 
 import http.client
 import threading
@@ -34,6 +34,12 @@ class Relay:
     def url(self) -> str:
         """Where the relay is."""
         return f"http://127.0.0.1:{self.port}"
+
+    def ranges(self) -> list[str | None]:
+        """The ranges of blobs that were asked for, None for a whole one."""
+        return [
+            headers.get("Range") for method, path, headers in self.requests if method == "GET" and "/blobs/" in path
+        ]
 
     def count(self, method: str, part: str) -> int:
         """How many requests there were whose path has a part."""

@@ -166,16 +166,6 @@ def test_health_and_readiness(registry: Registry) -> None:
     assert registry.ask("GET", "/readyz").status == 200
 
 
-def test_a_server_whose_database_is_damaged_is_not_ready(with_accounts: ServerSettings) -> None:
-    with served(with_accounts) as registry:
-        (database,) = with_accounts.folder.glob("*.sqlite")
-        for path in with_accounts.folder.glob("*.sqlite*"):
-            path.write_bytes(b"x" * 100_000)
-        assert database.exists()
-        assert registry.ask("GET", "/readyz").status == 503
-        assert registry.ask("GET", "/healthz").status == 200
-
-
 def line_of(formatter: logging.Formatter, message: str, **fields: object) -> str:
     record = logging.LogRecord("layerstore.requests", logging.INFO, "", 0, message, (), None)
     record.fields = fields
@@ -201,12 +191,11 @@ def test_the_log_is_for_programs_unless_somebody_looks() -> None:
     ]
 
 
-def test_requests_are_logged_with_their_id(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
+def test_requests_have_an_id(registry: Registry) -> None:
     own = registry.ask("GET", "/v2/", headers={**ALICE, "X-Request-ID": "abc-1"})
     assert own.headers["x-request-id"] == "abc-1"
     made = registry.ask("GET", "/v2/team/app/tags/list", headers={"X-Request-ID": "bad id"})
     assert re.fullmatch("[0-9a-f]{32}", made.headers["x-request-id"])
-    registry.ask("GET", "/healthz")
 
 
 def test_what_prometheus_is_told_is_well_formed(store_path: Path) -> None:

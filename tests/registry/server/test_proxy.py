@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from threaded_server import basic, htpasswd, served
 from layerstore import Digest, Store
 from layerstore.errors import InvalidOptionError
 from layerstore.registry.server.configuration import Options, load_settings
-from layerstore.registry.server.settings import Anonymous, ServerSettings, Upstream
+from layerstore.registry.server.proxy_upstream import UpstreamRegistry
+from layerstore.registry.server.settings import Anonymous, Right, ServerSettings, Upstream
 
 _BIG = noise(1, 3_000_000)
 _SECONDS_MAX = 30.0
@@ -93,6 +96,20 @@ def pull(registry: Registry, repository: str, reference: str) -> bytes:
     return manifest.body
 
 
+@contextmanager
+def begun_blob(address: str, repository: str, data: bytes) -> Iterator[http.client.HTTPResponse]:
+    """The answer with a blob, of which ten bytes have come."""
+    connection = http.client.HTTPConnection(address, timeout=_SECONDS_MAX)
+    connection.request("GET", f"/v2/{repository}/blobs/{Digest.of(data)}")
+    answer = connection.getresponse()
+    try:
+        assert answer.read(10) == data[:10]
+        yield answer
+    finally:
+        answer.close()
+        connection.close()
+
+
 def eventually(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + _SECONDS_MAX
     while not holds():
@@ -127,24 +144,22 @@ def test_second_pull_needs_no_upstream(debian: str, layout: LayoutMaker, tmp_pat
         assert answer.json["tags"] == ["1", "2", "multi"]
 
 
-def test_blob_is_fetched_once_for_clients_of_two_processes(origin: Registry, tmp_path: Path) -> None:
-    """Four clients of each of two processes get the first bytes while upstream holds back the second half."""
+def test_blob_is_fetched_once_for_clients_of_several_processes(origin: Registry, tmp_path: Path) -> None:
+    """Four clients of two workers and four of another server on the same store all get the first bytes while upstream
+    holds back the second half.
+    """
     origin.push_image("big", "1", _BIG)
     with relaying(origin.address) as relay:
         relay.gate = threading.Event()
         options = ("--proxy", f"hub={relay.url}")
-        with ServerProcess(tmp_path / "store", *options) as one, ServerProcess(tmp_path / "store", *options) as two:
+        one = ServerProcess(tmp_path / "store", *options, "--workers", "2")
+        with one, ServerProcess(tmp_path / "store", *options) as two:
             begun = threading.Barrier(8, relay.gate.set, timeout=_SECONDS_MAX)
 
             def fetch(address: str) -> bytes:
-                connection = http.client.HTTPConnection(address, timeout=_SECONDS_MAX)
-                connection.request("GET", f"/v2/hub/big/blobs/{Digest.of(_BIG)}")
-                answer = connection.getresponse()
-                first = answer.read(1000)
-                begun.wait()
-                rest = answer.read()
-                connection.close()
-                return first + rest
+                with begun_blob(address, "hub/big", _BIG) as answer:
+                    begun.wait()
+                    return _BIG[:10] + answer.read()
 
             with ThreadPoolExecutor(8) as pool:
                 assert set(pool.map(fetch, [one.address, two.address] * 4)) == {_BIG}
@@ -156,21 +171,34 @@ def test_blob_is_fetched_once_for_clients_of_two_processes(origin: Registry, tmp
             assert not relay.requests
 
 
+def _with_wrong_end(body: bytes) -> bytes:
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
 @pytest.mark.parametrize("size", [1000, 3_000_000])
-def test_wrong_bytes_never_complete(origin: Registry, store_path: Path, size: int) -> None:
-    """Only the last byte is wrong: no client ever gets all bytes, whole or by ranges; right ones are taken later."""
+@pytest.mark.parametrize(
+    "spoil",
+    [_with_wrong_end, lambda body: body + b"more", lambda body: body[:-1]],
+    ids=["changed", "longer", "shorter"],
+)
+def test_wrong_bytes_never_complete(
+    origin: Registry, store_path: Path, size: int, spoil: Callable[[bytes], bytes]
+) -> None:
+    """No client gets all bytes of a wrong blob, whole or by ranges, and the store none; right ones are taken later."""
     data = noise(2, size)
     origin.push_image("shop", "1", data)
     with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
-        relay.spoil = lambda path, body: body[:-1] + bytes([body[-1] ^ 1]) if "/blobs/" in path else body
-        for headers in ({}, {"Range": f"bytes={size - 10}-"}, {"Range": "bytes=0-99"}):
-            assert len(received(registry, "hub/shop", data, headers)) < size - 1000 * (size > 1000)
-            assert not headers or received(registry, "hub/shop", data, headers) == b""
+        relay.spoil = lambda path, body: spoil(body) if "/blobs/" in path else body
+        assert len(received(registry, "hub/shop", data, {})) <= max(0, size - 1000)
+        for span in (f"bytes={size - 10}-", "bytes=0-99"):
+            assert received(registry, "hub/shop", data, {"Range": span}) == b""
         with Store.open(store_path) as store:
-            assert not list(store.encodings)
-            assert not list(store.layers)
+            assert (list(store.encodings), list(store.layers)) == ([], [])
         relay.spoil = lambda path, body: body
         assert registry.blob("hub/shop", data).body == data
+        metrics = registry.ask("GET", "/metrics").body
+        assert b'layerstore_fetches_total{result="failed"}' in metrics
+        assert b"layerstore_fetched_bytes_total" in metrics
 
 
 def received(registry: Registry, repository: str, data: bytes, headers: Mapping[str, str]) -> bytes:
@@ -189,23 +217,15 @@ def received(registry: Registry, repository: str, data: bytes, headers: Mapping[
     return body
 
 
-def test_too_many_and_too_few_bytes_are_refused(origin: Registry, store_path: Path) -> None:
+def test_too_many_bytes_are_refused_and_too_few_are_continued(origin: Registry, store_path: Path) -> None:
+    """A manifest with a byte too many is none; a blob that breaks off is asked for from there on, once."""
     origin.push_image("shop", "1", _BIG)
     with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
-        with Store.open(store_path) as store:
-            longer = manifest_of(descriptor(b"{}"), descriptor(_BIG) | {"size": len(_BIG) + 1})
-            origin.push_blob("shop", b"{}")
-            relay.spoil = lambda path, body: body if "/blobs/" in path else longer
-            assert registry.manifest("hub/shop", "1").status == 502
-            relay.spoil = lambda path, body: body
-            relay.cut = 1_000_000
-            assert registry.blob("hub/shop", _BIG).body == _BIG
-            assert relay.count("GET", "/blobs/") == 2
-            assert [one[2].get("Range") for one in relay.requests if one[0] == "GET" and "/blobs/" in one[1]] == [
-                None,
-                "bytes=1000000-",
-            ]
-            eventually(lambda: store.has_blob(Digest.of(_BIG)))
+        relay.spoil = lambda path, body: body + b" " if "/manifests/" in path else body
+        assert registry.manifest("hub/shop", "1").status == 502
+        relay.cut = 1_000_000
+        assert registry.blob("hub/shop", _BIG).body == _BIG
+        assert relay.ranges() == [None, "bytes=1000000-"]
 
 
 def test_failing_upstream(relay: Relay, store_path: Path) -> None:
@@ -227,23 +247,26 @@ def test_failing_upstream(relay: Relay, store_path: Path) -> None:
 
 
 def test_upstream_that_stands_still(relay: Relay, store_path: Path) -> None:
-    """Upstream accepts and says nothing: what is known is given, and what is not ends with 504; others do not wait."""
+    """Upstream accepts and says nothing: what is known is given, at once from the second time on; the rest is 504."""
     with served(settings_of(store_path, relay.url)) as registry:
         manifest = pull(registry, "hub/team/shop", "1")
-    with relaying(relay.target) as silent:
-        silent.lock.acquire()
-        url = silent.url
-        with served(settings_of(store_path, url, silent_seconds=0.3)) as registry:
-            assert registry.manifest("hub/team/shop", "1").body == manifest
-            begun = time.monotonic()
-            assert registry.manifest("hub/team/shop", "1").headers["warning"].startswith("110 ")
-            assert time.monotonic() - begun < 0.3
-            with ThreadPoolExecutor(45) as pool:
-                missing = [pool.submit(registry.manifest, "hub/team/shop", f"no-{number}") for number in range(45)]
-                assert registry.push_blob("own", b"others do not wait").status == 201
-                assert not all(one.done() for one in missing)
-                assert {one.result().status for one in missing} == {504}
-        silent.lock.release()
+    with served(settings_of(store_path, relay.url, silent_seconds=0.3)) as registry, relay.lock:
+        assert registry.manifest("hub/team/shop", "2").status == 504
+        for _ in range(2):
+            answer = registry.manifest("hub/team/shop", "1")
+            assert (answer.body, answer.headers["warning"][:4]) == (manifest, "110 ")
+
+
+def test_who_waits_for_upstream_keeps_nobody_else_waiting(relay: Relay, store_path: Path) -> None:
+    """More requests than the server has threads for its own wait for upstream, and a push and a pull go through."""
+    settings = settings_of(store_path, relay.url, silent_seconds=60.0)
+    with served(settings) as registry, ThreadPoolExecutor(45) as pool:
+        with relay.lock:
+            waiting = [pool.submit(registry.manifest, "hub/team/shop", f"no-{number}") for number in range(45)]
+            registry.push_image("own", "1", b"others do not wait")
+            pull(registry, "own", "1")
+            assert not any(one.done() for one in waiting)
+        assert {one.result().status for one in waiting} == {404}
 
 
 def test_what_upstream_does_not_have(relay: Relay, store_path: Path) -> None:
@@ -258,10 +281,15 @@ def test_what_upstream_does_not_have(relay: Relay, store_path: Path) -> None:
 
 
 def test_tag_is_fresh_then_asked_for_again(origin: Registry, store_path: Path) -> None:
-    """While it is fresh upstream is not asked; unchanged costs a HEAD; a moved tag moves in the store as well."""
+    """Eight who ask first cost one GET; while it is fresh upstream is not asked, then unchanged costs a HEAD; a moved
+    tag moves in the store as well.
+    """
     origin.push_image("shop", "1", b"first")
     with relaying(origin.address) as relay:
         with served(settings_of(store_path, relay.url, fresh_seconds=600.0)) as registry:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda _: registry.manifest("hub/shop", "1"), range(8)))
+            assert relay.count("GET", "/manifests/") == 1
             first = pull(registry, "hub/shop", "1")
             origin.push_image("shop", "1", b"second")
             relay.forget()
@@ -287,7 +315,7 @@ def test_tag_that_is_gone_upstream_is_gone_here(origin: Registry, store_path: Pa
         assert registry.manifest("hub/shop", "1").code == "MANIFEST_UNKNOWN"
         with Store.open(store_path) as store:
             assert "hub/shop:1" not in store.tags
-            store.collect_garbage(empty_trash=True)
+            store.collect_garbage(store.plan_collection(empty_trash=True))
         assert pull(registry, "hub/shop", str(Digest.of(manifest))) == manifest
 
 
@@ -304,11 +332,12 @@ def test_index_of_which_one_platform_is_pulled(debian: str, tmp_path: Path) -> N
                 eventually(lambda: list(store.images) == [arm64])
     with served(settings) as registry:
         with Store.open(tmp_path / "store") as store:
-            store.collect_garbage(empty_trash=True)
+            store.collect_garbage(store.plan_collection(empty_trash=True))
         skopeo_pull(registry.address, "hub/team/shop:multi", tmp_path / "two", "--override-arch", "arm64")
         assert tree(tmp_path / "one" / "blobs") == tree(tmp_path / "two" / "blobs")
         assert registry.manifest("hub/team/shop", amd64).status == 504
         with relaying(debian, relay.port):
+            eventually(lambda: registry.manifest("hub/team/shop", amd64).status == 200)
             pull(registry, "hub/team/shop", amd64)
             eventually(lambda: is_put(tmp_path / "store", index))
     with Store.open(tmp_path / "store") as store:
@@ -350,6 +379,7 @@ def test_layers_are_shared(origin: Registry, store_path: Path) -> None:
             assert relay.count("GET", f"/blobs/{Digest.of(base)}") == 1
             assert store.stats().stored_bytes - before < 50_000
             assert before > 1_900_000
+            assert store.verify().is_clean
 
 
 def test_pushes_are_refused_and_deletes_remove_the_copy(origin: Registry, store_path: Path) -> None:
@@ -399,8 +429,13 @@ def test_upstream_with_accounts(tmp_path: Path, store_path: Path) -> None:
     """The server logs in by token as it is set up; who pulls here needs rights here, and never sees the password."""
     accounts = htpasswd(tmp_path / "accounts", robot="s3cret")
     Store.create(tmp_path / "origin").close()
+    rights = (Right(who=frozenset({"@accounts"}), repositories=("**",), actions=frozenset({"read", "write"})),)
     closed = ServerSettings(
-        store=tmp_path / "origin", htpasswd=accounts, anonymous=Anonymous.NONE, collection_interval=0
+        store=tmp_path / "origin",
+        htpasswd=accounts,
+        anonymous=Anonymous.NONE,
+        rights=rights,
+        collection_interval=0,
     )
     (tmp_path / "password").write_text("s3cret\n")
     manifest, config = image_of(b"layer")
@@ -418,9 +453,7 @@ def test_upstream_with_accounts(tmp_path: Path, store_path: Path) -> None:
             assert pull(registry, "hub/shop", "1") == manifest
             assert "s3cret" not in str(registry.manifest("hub/shop", "1"))
         own = htpasswd(tmp_path / "own", alice="alice")
-        guarded = ServerSettings(
-            store=store_path, htpasswd=own, anonymous=Anonymous.NONE, proxies=settings.proxies, collection_interval=0
-        )
+        guarded = replace(closed, store=store_path, htpasswd=own, proxies=settings.proxies)
         with served(guarded) as registry:
             assert registry.manifest("hub/shop", "1").status == 401
             answer = registry.ask("GET", "/v2/hub/shop/manifests/1", headers=basic("alice", "alice"))
@@ -428,11 +461,13 @@ def test_upstream_with_accounts(tmp_path: Path, store_path: Path) -> None:
 
 
 def test_range_and_head_of_a_blob_that_is_not_here(origin: Registry, store_path: Path) -> None:
-    """HEAD fetches nothing; a range is right at once."""
+    """HEAD fetches nothing, nor does the question for a difference; a range fetches the blob, and is right at once."""
     origin.push_image("shop", "1", _BIG)
     with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
         head = registry.ask("HEAD", f"/v2/hub/shop/blobs/{Digest.of(_BIG)}")
         assert (head.status, head.headers["content-length"]) == (200, str(len(_BIG)))
+        asked = json.dumps({"have": [Digest.of(b"layer")]}).encode()
+        assert registry.ask("POST", f"/v2/hub/shop/_layerstore/blobs/{Digest.of(_BIG)}", asked).status == 204
         assert not relay.count("GET", "/blobs/")
         part = registry.blob("hub/shop", _BIG, {"Range": "bytes=1000000-1999999"})
         assert (part.status, part.body) == (206, _BIG[1_000_000:2_000_000])
@@ -449,10 +484,8 @@ def test_fetch_goes_on_without_its_client(origin: Registry, store_path: Path) ->
     origin.push_image("shop", "1", _BIG)
     with relaying(origin.address) as relay, served(settings_of(store_path, relay.url)) as registry:
         relay.gate = threading.Event()
-        connection = http.client.HTTPConnection(registry.address, timeout=_SECONDS_MAX)
-        connection.request("GET", f"/v2/hub/shop/blobs/{Digest.of(_BIG)}")
-        assert connection.getresponse().read(10) == _BIG[:10]
-        connection.close()
+        with begun_blob(registry.address, "hub/shop", _BIG):
+            pass
         relay.gate.set()
         with Store.open(store_path) as store:
             eventually(lambda: store.has_blob(Digest.of(_BIG)))
@@ -469,21 +502,27 @@ def test_process_that_fetches_is_killed(origin: Registry, tmp_path: Path) -> Non
         one = ServerProcess(tmp_path / "store", *options)
         one.start()
         with ServerProcess(tmp_path / "store", *options) as two:
-            path = f"/v2/hub/shop/blobs/{Digest.of(_BIG)}"
-            answers = []
-            for server in (one, two):
-                connection = http.client.HTTPConnection(server.address, timeout=_SECONDS_MAX)
-                connection.request("GET", path)
-                answers.append(connection.getresponse())
-                assert answers[-1].read(10) == _BIG[:10]
-            one.kill()
-            for answer in answers:
-                with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            with begun_blob(one.address, "hub/shop", _BIG), begun_blob(two.address, "hub/shop", _BIG) as answer:
+                one.kill()
+                with pytest.raises(http.client.IncompleteRead):
                     answer.read()
-                answer.close()
             relay.gate.set()
             assert Registry(two.address).blob("hub/shop", _BIG).body == _BIG
             assert relay.count("GET", "/blobs/") == 2
+
+
+def test_names_at_upstream() -> None:
+    """Docker's own images need no library/ here; a path in the URL comes first."""
+
+    def path(url: str, name: str) -> str | None:
+        return UpstreamRegistry(Upstream(url=url), 1).path(name)
+
+    assert path("https://registry-1.docker.io", "debian") == "library/debian"
+    assert path("https://registry-1.docker.io", "team/shop") == "team/shop"
+    assert path("https://r.example", "debian") == "debian"
+    assert path("https://r.example/all", "team/shop") == "all/team/shop"
+    assert path("https://r.example", "") is None
+    assert path("https://r.example/all", "x" * 250 + "/yyy") is None
 
 
 def test_settings_of_an_upstream(tmp_path: Path) -> None:

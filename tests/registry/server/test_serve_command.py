@@ -20,6 +20,8 @@ from threaded_server import basic, htpasswd
 
 from layerstore import Digest
 from layerstore.cli.application import program
+from layerstore.registry.server.settings import ServerSettings
+from layerstore.registry.server.worker import tls_context
 
 PATIENCE_SECONDS = 60
 LAYERSTORE = (sys.executable, "-m", "layerstore")
@@ -211,6 +213,8 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 def test_tls_and_a_new_certificate_at_a_signal(store_path: Path, tmp_path: Path) -> None:
     found, key = certificate(tmp_path, "first")
+    settings = ServerSettings(store=store_path, tls_certificate=found, tls_key=key)
+    assert tls_context(settings).minimum_version is ssl.TLSVersion.TLSv1_2
     command = [*LAYERSTORE, "--json", "--store", str(store_path), "serve", "--port", "0"]
     options = ["--tls-certificate", str(found), "--tls-key", str(key)]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -227,8 +231,6 @@ def test_tls_and_a_new_certificate_at_a_signal(store_path: Path, tmp_path: Path)
                 return False
 
         eventually(lambda: is_served_by(found))
-        old = ssl.create_default_context(cafile=str(found))
-        old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         second, second_key = certificate(tmp_path, "second")
         trusted = tmp_path / "trusted.crt"
         trusted.write_bytes(second.read_bytes())

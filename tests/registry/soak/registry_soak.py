@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,6 @@ _CONFIGURATION = {
     "limits": {"requests": {"per_second": 0, "burst": 1_000_000, "at_once": 0}},
 }
 
-_BETWEEN_KILLS = (5, 400)
 _WORKER_KILLS = 0.3
 _KILL_SECONDS_MAX = 10.0
 _TABLES = ("manifests", "blobs", "uploads")
@@ -99,7 +99,7 @@ class Soak:
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads[:WORKERS]):
-                self._wait_for_operations(self._chooser.randrange(*_BETWEEN_KILLS))
+                self._wait_for_operations(self._chooser.randrange(self._operations // 50 + 1))
                 if self._chooser.random() < _WORKER_KILLS:
                     self.server.kill_worker()
                     self.figures.worker_kills += 1
@@ -136,7 +136,7 @@ class Soak:
         except Exception:  # whatever it is, it is a fault, and the others go on
             self._fault()
 
-    def _in_threads(self, action) -> None:
+    def _in_threads(self, action: Callable[[Worker], None]) -> None:
         self._stopped.clear()
 
         def guarded(worker: Worker) -> None:

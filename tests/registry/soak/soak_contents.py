@@ -72,10 +72,10 @@ def layer(number: int) -> Blob:
 
 
 @functools.lru_cache(maxsize=4000)
-def image(number: int, layers_max: int = 200) -> Document:
-    """An image of one to four layers."""
+def image(number: int) -> Document:
+    """An image of one to four layers, which it shares with those whose numbers are close."""
     chooser = random.Random(f"image {number}")
-    layers = [layer(chooser.randrange(layers_max)) for _ in range(chooser.randrange(1, 5))]
+    layers = [layer(number // 2 + chooser.randrange(50)) for _ in range(chooser.randrange(1, 5))]
     rootfs = {"type": "layers", "diff_ids": [one.diff_id for one in layers]}
     text = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs, "author": f"image {number}"})
     config = Blob(digest_of(text.encode()), text.encode(), f"{OCI}.config.v1+json")
@@ -93,7 +93,7 @@ def artifact(number: int, subject: Document) -> Document:
     """An artifact that refers to another manifest."""
     empty = Blob(digest_of(b"{}"), b"{}", "application/vnd.oci.empty.v1+json")
     reference = {"mediaType": subject.media_type, "digest": subject.digest, "size": len(subject.data)}
-    more = {"artifactType": "application/vnd.example.signature", "subject": reference}
+    more: dict[str, object] = {"artifactType": "application/vnd.example.signature", "subject": reference}
     return _document([empty, layer(number)], subject.digest, more)
 
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from soak_client import RegistryClient, WrongAnswerError, json_of
 from soak_contents import MANIFEST, Blob, Document, artifact, digest_of, image, index, layer
 
-_IMAGES = 120
+_IMAGES = 60
+_TURNS_PER_IMAGE = 5
+"""The images that are used change with the time, so that what is deleted is garbage in the end."""
+_MISSING = 1_000_000
 _TAGS = ("latest", "1", "2", "old")
 
 
@@ -96,8 +99,16 @@ class Worker:
             # Other workers may have pushed it as well, and deleted it before.
             self.client.ask("DELETE", f"/v2/{self.common.name}/manifests/{digest}").expect(202, 404)
 
+    def _any(self) -> int:
+        """The number of an image that is in use now."""
+        return self.operations // _TURNS_PER_IMAGE + self.chooser.randrange(_IMAGES)
+
+    def _any_layer(self) -> Blob:
+        """A layer that images may have now."""
+        return layer(self._any() // 2)
+
     def _push_image(self, repository: Repository) -> None:
-        self._push(repository, image(self.chooser.randrange(_IMAGES)))
+        self._push(repository, image(self._any()))
 
     def _push_index(self, repository: Repository) -> None:
         found = [one for one in repository.documents.values() if one.media_type == MANIFEST]
@@ -121,7 +132,7 @@ class Worker:
             repository.tags[tag] = document.digest
 
     def _push_common(self, _: Repository) -> None:
-        document = image(self.chooser.randrange(_IMAGES))
+        document = image(self._any())
         tag = f"t{self._number}-{self.chooser.randrange(5)}"
         for blob in document.blobs:
             self.client.push_blob(self.common.name, blob, self.neighbours)
@@ -132,10 +143,10 @@ class Worker:
 
     def _push_wrong(self, repository: Repository) -> None:
         """Bytes that are not what they are said to be, and a manifest of what is not there: refused."""
-        blob = layer(self.chooser.randrange(200))
+        blob = self._any_layer()
         wrong = digest_of(b"something else")
         self.client.ask("POST", f"/v2/{repository.name}/blobs/uploads/?digest={wrong}", blob.data).expect(400)
-        document = image(_IMAGES + self.chooser.randrange(1000))
+        document = image(_MISSING + self.chooser.randrange(1000))
         path = f"/v2/{repository.name}/manifests/never"
         missing = document.blobs[0]  # its config, which has the image's number
         self.client.ask("HEAD", f"/v2/{repository.name}/blobs/{missing.digest}").expect(404)
@@ -177,7 +188,7 @@ class Worker:
 
     def _pull_missing(self, repository: Repository) -> None:
         """What was deleted, or was never there, is not there."""
-        document = image(self.chooser.randrange(_IMAGES))
+        document = image(self._any())
         tag = self.chooser.choice(_TAGS)
         path = f"/v2/{repository.name}/manifests"
         self.client.ask("GET", f"{path}/{document.digest}").expect(
@@ -216,7 +227,7 @@ class Worker:
 
     def _delete_blob(self, repository: Repository) -> None:
         """One that a manifest names is kept; another one is gone from this repository, whoever else has it."""
-        blob = layer(self.chooser.randrange(200))
+        blob = self._any_layer()
         path = f"/v2/{repository.name}/blobs/{blob.digest}"
         answer = self.client.ask("DELETE", path)
         if blob.digest in repository.blobs:
@@ -238,4 +249,4 @@ class Worker:
             raise WrongAnswerError(f"referrers of {subject}: {listed}, not {expected}")
 
     def _abandon(self, repository: Repository) -> None:
-        self.abandoned.append(self.client.abandon_upload(repository.name, layer(self.chooser.randrange(200))))
+        self.abandoned.append(self.client.abandon_upload(repository.name, self._any_layer()))

@@ -125,9 +125,7 @@ def _image_with_files(request: Request) -> Image:
         raise ProblemError(404, ErrorCode.UNKNOWN, "an artifact is no file system")
     layers = registry_of(request).repositories.layers_with(name, image.digest)
     if not layers.issuperset(image.config.diff_ids):
-        raise ProblemError(
-            404, ErrorCode.UNKNOWN, "its config names layers that are not its own"
-        )
+        raise ProblemError(404, ErrorCode.UNKNOWN, "its config names layers that are not its own")
     return image
 
 

@@ -1,0 +1,125 @@
+"""The folder of a run: where the container is mounted, and what its runtime is told.
+
+It is locked by this process and by the runtime, which inherits the lock. Whoever finds one that nobody has locked takes
+it away, with what is mounted there and what still runs: its processes were killed.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from layerstore.errors import LayerstoreError, NotMountedError
+from layerstore.mounting.client import unmount
+from layerstore.os_errors import translate_os_errors
+
+_PREFIX = "layerstore-run-"
+_NEW_PREFIX = "layerstore-new-run-"
+_NEW_SECONDS_MAX = 3600
+_LOCK = "lock"
+_ROOT = "rootfs"
+_BUNDLE = "bundle"
+_NOTE = "runtime"
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.lock = lock
+        """The descriptor of its lock, to be inherited by the runtime."""
+        self.root = path / _ROOT
+        """Where the container is mounted."""
+        self.bundle = path / _BUNDLE
+        """The OCI bundle, for nobody's eyes but the runtime's: it has the variables."""
+
+    def note_runtime(self, runtime: str, identity: str) -> None:
+        """Tell whoever takes the folder away by which name the runtime knows the container."""
+        (self.path / _NOTE).write_text(f"{runtime} {identity}\n")
+
+    def remove(self) -> None:
+        """Take it away, but for what is still mounted there: that is the container's."""
+        shutil.rmtree(self.bundle, ignore_errors=True)
+        with suppress(OSError):
+            self.root.rmdir()
+            for name in (_NOTE, _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+
+@contextmanager
+def run_folder() -> Iterator[RunFolder]:
+    """A new folder, which is taken away at the end. Raises `StorageError` or `NoSpaceError`."""
+    with translate_os_errors(f"cannot make a folder in {tempfile.gettempdir()}"):
+        made = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))
+        lock = _locked(made, create=True)
+        assert lock is not None, "it is nobody else's"
+        # Whoever sees it by this name sees it locked.
+        path = made.rename(made.with_name(f"{_PREFIX}{secrets.token_hex(8)}"))
+    folder = RunFolder(path, lock)
+    try:
+        with translate_os_errors(f"cannot make a folder in {path}"):
+            # Whoever the program runs as must come through to its root; names in there are no secret.
+            path.chmod(0o711)
+            folder.root.mkdir()
+            folder.bundle.mkdir(mode=0o700)
+        yield folder
+    finally:
+        folder.remove()
+        os.close(lock)
+
+
+def remove_dead_runs() -> None:
+    """Take away what this user's runs left whose processes were killed: folders, mounts, and what still runs there."""
+    place = Path(tempfile.gettempdir())
+    for path in [*place.glob(f"{_PREFIX}*"), *place.glob(f"{_NEW_PREFIX}*")]:
+        # Others may put things of that name there, too.
+        with suppress(OSError):
+            status = path.lstat()
+            is_young = time.time() - status.st_mtime < _NEW_SECONDS_MAX
+            is_being_made = is_young and path.name.startswith(_NEW_PREFIX)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or is_being_made:
+                continue
+            lock = _locked(path, create=False)
+            if lock is not None:
+                try:
+                    _take_away(RunFolder(path, lock))
+                finally:
+                    os.close(lock)
+
+
+def _take_away(folder: RunFolder) -> None:
+    note = folder.path / _NOTE
+    runtime, _, identity = note.read_text().strip().partition(" ") if note.exists() else ("", "", "")
+    if identity:
+        subprocess.run([runtime, "delete", "--force", identity], check=False, capture_output=True)
+    try:
+        unmount(folder.root)
+    except NotMountedError:
+        pass  # it was unmounted already
+    except LayerstoreError:
+        return  # somebody still uses it
+    folder.remove()
+
+
+def _locked(path: Path, *, create: bool) -> int | None:
+    """The descriptor of a folder's lock; None if another process has it."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(path / _LOCK, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
