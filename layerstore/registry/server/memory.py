@@ -9,7 +9,7 @@ _SIZE = 256 << 10
 def return_large_blocks() -> None:
     """Let glibc give every block of 256 KiB or more back as soon as it is freed.
 
-    By itself it raises that size to that of the largest block it has seen, and keeps the freed ones once for each of its
+    By itself it raises that size to the largest block that it has seen, and keeps the freed ones once for each of its
     arenas, that is, for each thread: eight uploads at once made a server keep 600 MB for ever (malloc(3), mallopt(3)).
     Other C libraries do nothing of the kind.
     """
