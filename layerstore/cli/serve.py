@@ -22,7 +22,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     json_form='One object, when the server listens: address (for example "http://127.0.0.1:5000").',
     examples="""
         layerstore serve
-        layerstore serve --host 0.0.0.0 --htpasswd users --anonymous read --tls-certificate tls.crt --tls-key tls.key
+        layerstore serve --host 0.0.0.0 --htpasswd users --anonymous read
         layerstore serve --config /etc/layerstore/server.yaml
     """,
 )
@@ -64,8 +64,9 @@ def serve(
     audit: Path | None,
     proxies: tuple[tuple[str, str], ...],
 ) -> None:
-    """Serve the store as a registry, for docker, podman, skopeo and all that speak OCI.
+    """Serve the store as a registry.
 
+    Docker, Podman, skopeo, containerd and all that speak OCI push to it and pull from it; web pages are at its address.
     Without accounts it listens on this machine only, unless --anonymous says what may be done. SIGTERM ends it when
     running transfers have ended; SIGHUP reads accounts, rights and the certificate again.
     """
