@@ -52,6 +52,8 @@ class Closure:
     root: Digest
     documents: dict[Digest, bytes] = field(default_factory=dict)
     """Manifests, indexes and configs, each once, those that name others before them."""
+    images: set[Digest] = field(default_factory=set)
+    """The manifests and indexes among them: what was walked. A config may look like one, and is none."""
     blobs: list[Blob] = field(default_factory=list)
     """In the order of the manifests; one may come more than once."""
     diff_ids: dict[Digest, None] = field(default_factory=dict)
@@ -159,6 +161,7 @@ class _Walk:
     def _visit(self, descriptor: Descriptor, document: Manifest | Index, depth: int) -> None:
         self._visited[descriptor.digest] = descriptor.media_type
         self._closure.documents[descriptor.digest] = self._walker.read(descriptor)
+        self._closure.images.add(descriptor.digest)
         if isinstance(document, Manifest):
             self._visit_manifest(descriptor.digest, document)
             return

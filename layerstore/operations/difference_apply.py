@@ -33,6 +33,9 @@ from layerstore.storage.opened import OpenedStore
 from layerstore.storage.records import NO_PLACE, EncodingRecord, EncodingState
 
 _BLOCK_SIZE = 1 << 20
+_STEPS_MIN = 1 << 16
+_STEP_SIZE = 64
+"""Bytes that an instruction makes at least, on average: it costs as much as to make some thousands."""
 _BUFFER_SIZE_MAX = 160 << 20
 """Literals that are held until an instruction takes them. Differences made here need 70 MiB at the most."""
 
@@ -85,6 +88,7 @@ class _Composer:
     head: Head
     bases: list[LayerReader]
     done: int = 0
+    steps: int = 0
 
     def blocks(self, records: Iterator[tuple[RecordKind, bytes]]) -> Iterator[bytes]:
         """Do what the records say."""
@@ -107,6 +111,9 @@ class _Composer:
 
     def _count(self, size: int) -> None:
         self.done += size
+        self.steps += 1
+        if self.steps > _STEPS_MIN + self.done // _STEP_SIZE:
+            raise UndecodableError("a difference is cut into too small pieces")
         if self.done > self.head.size:
             raise UndecodableError(f"a difference makes more than the {self.head.size} bytes of its layer")
 

@@ -15,7 +15,7 @@ from layerstore.errors import (
     LayerNotFoundError,
     LeaseEndedError,
 )
-from layerstore.objects import Lease
+from layerstore.objects import Image, Lease
 from layerstore.oci import media_types
 from layerstore.oci.closure import Walker
 from layerstore.oci.documents import Descriptor
@@ -29,6 +29,8 @@ RESUME_SECONDS = 24 * 3600
 _IMAGES_LOOKED_AT = 200
 _LAYERS_MAX = 64
 """Layers that one side says it has. Each costs some 75 bytes a blob to say."""
+_FREE_SIZE = 64 << 20
+_RATIO_MAX = 1100
 _RENEW_SECONDS = RESUME_SECONDS / 4
 """When to renew the lease: each time rewrites all that it holds."""
 
@@ -80,25 +82,31 @@ class StorePlace:
             if isinstance(blocks, Generator):
                 blocks.close()  # what it holds is to be let go of now
 
-    def layers_like(self, repository: str | None) -> list[Digest]:
-        """Layers that an image of this repository is likely to have something in common with, the likeliest first.
+    def layers_like(self, repository: str, blob: Digest | None = None) -> list[Digest]:
+        """Layers that an image of a repository in a registry is likely to have something in common with.
 
-        They are those of the newest images, of the same repository before others.
+        The registry is told of them, so they are only those of images that have a name of that registry, of that
+        repository, or of a repository here that has an image with ``blob``; the newest images first.
         """
-        images = list(reversed(list(self.store.images)))[:_IMAGES_LOOKED_AT]
-        near = [one for one in images if repository and self._is_of(one, repository)]
+        near = Reference(repository, "latest")
+        names = {Reference.parse(tag).name for image in self._images_with(blob) for tag in image.tags}
         found: dict[Digest, None] = {}
-        for digest in dict.fromkeys([*near, *images]):
+        for digest in list(reversed(list(self.store.images)))[:_IMAGES_LOOKED_AT]:
+            image = self.store.images.get(digest)  # it may be deleted meanwhile
+            references = [] if image is None else [Reference.parse(tag) for tag in image.tags]
+            is_near = any(
+                one.name in names or one.path == near.path or (near.domain and one.domain == near.domain)
+                for one in references
+            )
+            if image is not None and is_near:
+                found.update(dict.fromkeys(layer.diff_id for layer in image.layers))
             if len(found) >= _LAYERS_MAX:
                 break
-            image = self.store.images.get(digest)  # it may be deleted meanwhile
-            found.update(dict.fromkeys(layer.diff_id for layer in ([] if image is None else image.layers)))
         return [one for one in found if one in self.store.layers][:_LAYERS_MAX]
 
-    def _is_of(self, digest: str, repository: str) -> bool:
-        image = self.store.images.get(digest)
-        path = Reference(repository, "latest").path
-        return image is not None and any(Reference.parse(tag).path == path for tag in image.tags)
+    def _images_with(self, blob: Digest | None) -> list[Image]:
+        owner = None if blob is None else self.store.encodings.get(blob) or self.store.layers.get(blob)
+        return [] if owner is None else owner.images
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -147,7 +155,7 @@ class _StoreWriter:
         """See `DifferenceWriter`."""
         if not isinstance(source, DifferenceSource):
             return False
-        have = self._place.layers_like(source.repository)
+        have = [] if source.repository is None else self._place.layers_like(source.repository)
         if not have:
             return False
         with source.open_difference(descriptor, have) as blocks:
@@ -155,6 +163,8 @@ class _StoreWriter:
                 return False
             try:
                 difference = self._store.open_difference(blocks)
+                if difference.size > _FREE_SIZE + _RATIO_MAX * descriptor.size:
+                    return False  # no blob of that size decodes to so much
                 self._store.push_difference(difference, digest=descriptor.digest, lease=self._lease.renewed())
             except (InvalidInputError, LayerNotFoundError, EncoderUnavailableError):
                 return False  # the blob itself tells whether anything is wrong

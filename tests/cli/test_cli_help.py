@@ -30,8 +30,8 @@ EXAMPLES = [
 ]
 EXPECTED = (
     "backup cat commit completion container copy cp diff encodings export find gc history images import init inspect "
-    "layers ls mount prune pull push rebuild-index recognise repair rm run serve stats tag trash tree umount undelete unpack "
-    "untag upgrade verify why"
+    "layers ls mount prune pull push rebuild-index recognise repair rm run serve stats tag trash tree umount undelete "
+    "unpack untag upgrade verify why"
 )
 
 

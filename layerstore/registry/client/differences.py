@@ -21,6 +21,7 @@ class Differences:
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
+        self._name = f"{connection.domain}/{path}"
 
     @property
     def are_possible(self) -> bool:
@@ -62,7 +63,8 @@ class Differences:
 
     def send(self, source: StorePlace, descriptor: Descriptor) -> bool:
         """Send a blob of a store as a difference; whether that could be done."""
-        have = self.known(source.layers_like(self._path))
+        near = source.layers_like(self._name, descriptor.digest)
+        have = self.known(near) if near else []
         if not have:
             return False
         difference = source.store.difference(descriptor.digest, have)

@@ -1,5 +1,6 @@
 """Manifests and indexes of one repository: resolved by tag or digest, read, and put (spec.md, "Pulling manifests")."""
 
+import re
 import threading
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from layerstore.registry.protocol import DIGEST_HEADER, SUBJECT_HEADER
 
 _KNOWN = MANIFESTS | INDEXES
 _ACCEPT = {"Accept": ", ".join(sorted(_KNOWN))}
+_SIZE = re.compile(r"[0-9]{1,19}")
 _KEPT_SIZE_MAX = 16 << 20
 """Bytes of documents that are kept, since who resolves a name reads it next."""
 
@@ -64,7 +66,7 @@ class Manifests:
         with self._connection.request("HEAD", self._target(tag), self._scopes, headers=_ACCEPT) as response:
             digest, size = _told_digest(response), response.header("Content-Length") or ""
             media_type = _told_type(response)
-        if digest is None or media_type not in _KNOWN or not size.isdecimal() or int(size) > DOCUMENT_SIZE_MAX:
+        if digest is None or media_type not in _KNOWN or not _SIZE.fullmatch(size) or int(size) > DOCUMENT_SIZE_MAX:
             return self.resolve(tag)
         return Descriptor(media_type=media_type, digest=digest, size=int(size))
 

@@ -9,6 +9,7 @@ from layerstore.registry.client.transport import Response
 from layerstore.registry.protocol import is_tag_name
 
 _PAGES_MAX = 1000
+_TAGS_MAX = 1_000_000
 _PAGE_LENGTH = 1000
 _PAGE_SIZE_MAX = 4 << 20
 _LINK = re.compile(r'<([^<>]*)>\s*;[^,]*\brel\s*=\s*"?next\b')
@@ -45,6 +46,8 @@ def tags_of(connection: Connection, path: str) -> list[str]:
         if response.status == 404:
             raise ImageNotFoundError(f"{connection.domain} has no repository {path}")
         found.update(dict.fromkeys(_parsed(data, connection.domain)))
+        if len(found) > _TAGS_MAX:
+            raise RegistryError(f"{connection.domain} lists more than {_TAGS_MAX} tags of {path}")
         target = pages.next(response)
     return list(found)
 

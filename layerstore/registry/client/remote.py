@@ -121,7 +121,7 @@ class RemoteRepository:
             if response.status == 404:
                 return None
             size = response.header("Content-Length") or ""
-            return int(size) if size.isdecimal() else 0
+            return int(size) if size.isdecimal() and len(size) < 20 else 0
 
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:

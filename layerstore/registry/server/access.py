@@ -1,7 +1,6 @@
 """Who may do what."""
 
 import base64
-import binascii
 import re
 import threading
 import time
@@ -136,7 +135,7 @@ class Access:
             return None
         try:
             text = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # binascii.Error and UnicodeDecodeError are such, as is what is not ASCII
             raise self.challenge(request, None) from None
         name, _, password = text.partition(":")
         return self.log_in(request, name, password)

@@ -67,6 +67,9 @@ class Accounts:
         if not self._turns.acquire(timeout=_WAIT_SECONDS):
             raise _too_many("too many passwords are to be checked", _WAIT_SECONDS)
         try:
+            wait = self._failures.wait(client)  # others of the same client have failed while this one waited
+            if wait:
+                raise _too_many("too many wrong passwords came from your address", wait)
             is_right = _check(password, known or self._unknown_hash())
         finally:
             self._turns.release()

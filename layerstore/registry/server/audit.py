@@ -19,6 +19,7 @@ _EVENTS = {
     ("PUT", "/blobs/uploads/{upload}"): "push-blob",
     ("DELETE", "/blobs/uploads/{upload}"): "cancel-upload",
     ("DELETE", "/blobs/{digest}"): "delete-blob",
+    ("PUT", "/_layerstore/blobs/{digest}"): "push-blob",
 }
 _READING = ("GET", "HEAD", "OPTIONS")
 _NAMES = ("repository", "reference", "digest", "upload")
@@ -59,7 +60,8 @@ class AuditLog:
                     return self._descriptor
             except FileNotFoundError:
                 pass
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, None  # its number is somebody else's from now on
+            os.close(descriptor)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o640)
         return self._descriptor
@@ -107,6 +109,8 @@ def _event(method: str, template: str, observation: Observation, query: dict[str
         return "mount" if "mount" in query else "push-blob"
     if method == "PATCH":
         return None  # an upload goes on; its end is recorded
+    if method == "POST" and place.startswith("/_layerstore/"):
+        return None  # questions, and reads that have a body
     return _EVENTS.get((method, place), "change")
 
 

@@ -26,6 +26,10 @@ from layerstore.registry.server.upload_routes import whole_body
 
 _BODY_SIZE_MAX = 64 << 10
 _BLOCK_SIZE = 1 << 20
+_FREE_SIZE = 64 << 20
+_LITERALS_RATIO_MAX = 200
+_COPIES_MAX = 4
+"""How often a difference may take all of its bases."""
 _PROVED_SIZE_MAX = 64 << 20
 """Blobs up to this size are proved while somebody waits; a larger one is sent as it is until then."""
 
@@ -115,11 +119,16 @@ def _prove(registry: Registry, digest: Digest) -> None:
 
 def _take(registry: Registry, identity: Identity, repository: str, digest: Digest, path: Path) -> None:
     store = registry.store
-    difference = store.open_difference(_file_blocks(path))
+    with registry.uploads.turn():  # its head may take as much memory as all the rest
+        difference = store.open_difference(_file_blocks(path))
     known = set(_readable(registry, identity, repository, list(difference.bases)))
     unknown = [one for one in difference.bases if one not in known]
     if unknown:
         raise ProblemError(400, ErrorCode.BLOB_UPLOAD_INVALID, f"there is no layer {unknown[0]} here to copy from")
+    layers = [store.layers.get(one) for one in difference.bases]
+    copied = sum(one.size for one in layers if one is not None)
+    if difference.size > _FREE_SIZE + _LITERALS_RATIO_MAX * path.stat().st_size + _COPIES_MAX * copied:
+        raise ProblemError(413, ErrorCode.SIZE_INVALID, f"a layer of {difference.size} bytes is not made of so little")
     with registry.uploads.turn():
         _, expires = registry.repositories.under_lease(
             lambda lease: store.push_difference(difference, digest=digest, lease=lease)

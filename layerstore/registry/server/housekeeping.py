@@ -66,7 +66,7 @@ class Housekeeping:
                 continue
             try:
                 task.run()
-            except LayerstoreError as error:
+            except (LayerstoreError, OSError) as error:
                 _LOG.error("%s failed: %s", task.name, error)
             task.done()
 
@@ -134,6 +134,7 @@ def _is_ours(descriptor: int) -> bool:
 def _forget_unused(links: Links, registry: Registry) -> None:
     """Forget which repositories have images that the store does not have: someone else deleted them."""
     images = set(registry.store.images)
-    for repository, digest in links.all_manifests(time.time() - _UNUSED_LINK_SECONDS):
+    limit = time.time() - _UNUSED_LINK_SECONDS
+    for repository, digest in links.all_manifests(limit):
         if digest not in images:
-            links.remove_manifest(repository, digest)
+            links.remove_old_manifest(repository, digest, limit)

@@ -14,6 +14,8 @@ from layerstore.digest import Digest
 from layerstore.registry.server.database import Database
 
 _VERSION = 1
+_FRESH_SECONDS = 600
+"""A row that is older says anew when it was pushed, so that nobody takes it for one that was left over."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (
     repository TEXT NOT NULL, digest TEXT NOT NULL, pushed INTEGER NOT NULL, PRIMARY KEY (repository, digest)
@@ -39,8 +41,10 @@ class Links(Database):
 
     def add_manifest(self, repository: str, digest: Digest) -> None:
         """Let a repository have a manifest."""
-        if not self.has_manifest(repository, digest):
-            self._execute("INSERT OR IGNORE INTO manifests VALUES (?, ?, ?)", repository, str(digest), int(time.time()))
+        now = int(time.time())
+        rows = self._all("SELECT pushed FROM manifests WHERE repository = ? AND digest = ?", repository, str(digest))
+        if not rows or int(rows[0][0]) < now - _FRESH_SECONDS:
+            self._execute("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)", repository, str(digest), now)
 
     def has_manifest(self, repository: str, digest: Digest) -> bool:
         """Whether a repository was given a manifest."""
@@ -49,6 +53,15 @@ class Links(Database):
     def remove_manifest(self, repository: str, digest: Digest) -> None:
         """Let a repository no longer have a manifest."""
         self._execute("DELETE FROM manifests WHERE repository = ? AND digest = ?", repository, str(digest))
+
+    def remove_old_manifest(self, repository: str, digest: Digest, pushed_before: float) -> None:
+        """Let a repository no longer have a manifest, unless it is being pushed again."""
+        self._execute(
+            "DELETE FROM manifests WHERE repository = ? AND digest = ? AND pushed < ?",
+            repository,
+            str(digest),
+            int(pushed_before),
+        )
 
     def manifests(self, repository: str) -> list[Digest]:
         """The manifests that a repository was given, the oldest first."""

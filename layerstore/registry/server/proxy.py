@@ -14,7 +14,6 @@ manifest names has come, it is put into the store as any other image, where its 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from layerstore.registry.server.proxy_upstream import FAULTS, REFUSALS, Upstream
 from layerstore.registry.server.repositories import Repositories
 from layerstore.registry.server.settings import ServerSettings
 from layerstore.registry.server.uploads import Uploads
-
-_LOCKS = 64
 
 T = TypeVar("T")
 
@@ -64,7 +61,7 @@ class Proxies:
         if self._upstreams:
             records = ProxyRecords(folder / "proxy.sqlite")
             fetches = Fetches(folder / "fetches", self._keep)
-            self._shared = _Shared(repositories, records, fetches, [threading.Lock() for _ in range(_LOCKS)])
+            self._shared = _Shared(repositories, records, fetches)
 
     def of(self, repository: str) -> "ProxiedRepository | None":
         """A repository, if it is one of an upstream registry."""
@@ -114,7 +111,6 @@ class _Shared:
     repositories: Repositories
     records: ProxyRecords
     fetches: Fetches
-    locks: list[threading.Lock]
 
 
 class ProxiedRepository:
@@ -127,7 +123,7 @@ class ProxiedRepository:
         self._repositories = shared.repositories
         self._records = shared.records
         self._fetches = shared.fetches
-        self._locks = shared.locks
+        self._locks = upstream.tag_locks
 
     def manifest(self, reference: Digest | str) -> FoundManifest:
         """A manifest or index. Raises `ProblemError` if upstream has none, or cannot be asked and none is here."""
@@ -159,7 +155,11 @@ class ProxiedRepository:
         self._records.want(self._name, digest)
         path = self._path
         return self._fetches.follow(
-            digest, size, lambda: self._upstream.blob(path, digest, size), lambda: self._take_over(digest)
+            digest,
+            size,
+            lambda: self._upstream.blob(path, digest, size),
+            lambda: self._take_over(digest),
+            self._upstream.fetch_turns,
         )
 
     def tags(self) -> list[str]:

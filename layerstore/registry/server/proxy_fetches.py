@@ -39,7 +39,6 @@ _HELD_BACK = 64 << 10
 _POLL_SECONDS = 0.01
 _BREATH_SECONDS = 1.0
 """So often does who waits let its caller see whether anybody still listens, and look whether the fetch still lives."""
-_FETCHES_MAX = 32
 _PUSHES_MAX = 4
 
 
@@ -91,6 +90,8 @@ class Follower:
         if mode == _GIVEN_UP:
             raise self._lost()
         if not mode & stat.S_IXUSR:
+            if status.st_size != self._size:
+                raise self._lost()  # upstream told this one another size than the one who fetched it
             return self._size, True
         return min(status.st_size, self._size - _HELD_BACK), False
 
@@ -114,7 +115,6 @@ class Fetches:
         self._folder = folder
         self._keep = keep
         self._stopping = threading.Event()
-        self._turns = threading.BoundedSemaphore(_FETCHES_MAX)
         # These finish what they do before the store is closed; the threads that fetch are left to themselves.
         self._pushes = ThreadPoolExecutor(_PUSHES_MAX, thread_name_prefix="keep")
         with translate_os_errors(f"cannot make {folder}"):
@@ -122,9 +122,12 @@ class Fetches:
             for path in folder.iterdir():
                 self._sweep(path)
 
-    def follow(self, digest: Digest, size: int, source: Source, has_come: Callable[[], bool]) -> Follower | None:
+    def follow(
+        self, digest: Digest, size: int, source: Source, has_come: Callable[[], bool], turns: threading.Semaphore
+    ) -> Follower | None:
         """Wait for a blob of ``size`` bytes, fetching it from ``source`` unless that is done already.
 
+        ``turns`` bounds how many are fetched at once; a slow upstream registry must not use up those of another.
         ``has_come`` is asked when nobody else can fetch it any more: if it is in the store now, None is given.
         """
         path = self._folder / f"{digest.algorithm}-{digest.encoded}"
@@ -142,7 +145,7 @@ class Fetches:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 work = _Fetch(digest, size, path, begun)
                 begun = -1
-                threading.Thread(target=self._run, args=(work, source), name="fetch", daemon=True).start()
+                threading.Thread(target=self._run, args=(work, source, turns), name="fetch", daemon=True).start()
                 return Follower(digest, descriptor, size)
             finally:
                 if begun >= 0:
@@ -187,10 +190,10 @@ class Fetches:
             draft.unlink(missing_ok=True)
         return descriptor
 
-    def _run(self, work: "_Fetch", source: Source) -> None:
+    def _run(self, work: "_Fetch", source: Source, turns: threading.Semaphore) -> None:
         begun = time.monotonic()
         try:
-            with self._turns:
+            with turns:
                 work.receive(source, self._stopping)
             seconds = time.monotonic() - begun
             count_fetch(work.size, seconds)

@@ -39,6 +39,8 @@ from layerstore.registry.server.settings import Upstream
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _CONNECT_SECONDS_MAX = 5.0
 _TRIES = 3
+_LOCKS = 64
+_FETCHES_MAX = 32
 _MISSED_SECONDS = 1.0
 """So long after it could not be found is nobody kept waiting who waited with others for that."""
 _DOWN_SECONDS = 10.0
@@ -81,6 +83,9 @@ class UpstreamRegistry:
         self._patient = connection(_TRIES)
         self._impatient = connection(1)
         self._lock = threading.Lock()
+        self.tag_locks = [threading.Lock() for _ in range(_LOCKS)]
+        """One is held while upstream is asked for a tag. They are its own: a slow one holds up no other."""
+        self.fetch_turns = threading.BoundedSemaphore(_FETCHES_MAX)
         self._finding = threading.Lock()
         self._is_found = False
         self._missed = float("-inf")
@@ -133,7 +138,7 @@ class UpstreamRegistry:
             if response.status == 404:
                 return None
             size = response.header("Content-Length") or ""
-        if not (size.isascii() and size.isdigit()) or int(size[:20]) > self.blob_size_max:
+        if not (size.isascii() and size.isdigit()) or len(size) > 20 or int(size) > self.blob_size_max:
             raise RegistryError(f"{self._domain} says that {digest} has {size[:20] or 'no'} bytes")
         return int(size)
 

@@ -27,8 +27,10 @@ BLOB_TTL_SECONDS = 24 * 3600
 _LEASE_SECONDS = 3600
 """For so long a lease is given to blobs; each later one ends as much later."""
 _FOR_EVER = 1 << 40
-_CONTENTS_MAX = 20_000
-"""Images whose contents are remembered. They never change."""
+_CONTENTS_SIZE_MAX = 256 << 20
+"""About how many bytes the contents of images take that are remembered. They never change."""
+_CONTENTS_SIZE = 4000
+"""About what those of a small image take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Contents:
 
     documents: frozenset[Digest]
     """Manifests, indexes and configs."""
+    images: frozenset[Digest]
+    """The manifests and indexes of them: what hangs on these was looked for when they were put."""
     blobs: frozenset[Digest]
     """Without those that may be missing: to name one of these takes nothing."""
     layers: frozenset[Digest]
@@ -44,6 +48,13 @@ class Contents:
     descriptor: Descriptor
     """As a list of referrers has it, annotations included."""
     subject: Digest | None
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        names = len(self.documents) + len(self.images) + len(self.blobs) + len(self.layers)
+        annotated = sum(200 + len(name) + len(value) for name, value in self.descriptor.annotations.items())
+        return _CONTENTS_SIZE + 200 * names + 4 * annotated
 
     def __contains__(self, digest: Digest) -> bool:
         return digest in self.documents or digest in self.blobs
@@ -57,6 +68,7 @@ class Repositories:
         self.links = links
         self._blob_ttl = blob_ttl
         self._contents: OrderedDict[Digest, Contents] = OrderedDict()
+        self._contents_size = 0
         self._lock = threading.Lock()
         self._lease: tuple[Lease, float] | None = None
         self._kept: set[tuple[str, Digest]] = set()
@@ -90,7 +102,7 @@ class Repositories:
             return self.tags(repository).get(reference)
         if self.links.has_manifest(repository, reference) and reference in self.store.images:
             return reference
-        return reference if any(reference in self.contents(one).documents for one in self.roots(repository)) else None
+        return reference if any(reference in self.contents(one).images for one in self.roots(repository)) else None
 
     def manifest(self, digest: Digest) -> tuple[bytes, str] | None:
         """The bytes and the media type of a manifest or index of the store; None if it is something else."""
@@ -120,7 +132,7 @@ class Repositories:
 
         A config may name any layer. What is not among these must not be shown for it.
         """
-        proper = [contents for root in self.roots(repository) if digest in (contents := self.contents(root)).documents]
+        proper = [contents for root in self.roots(repository) if digest in (contents := self.contents(root)).images]
         return {layer for contents in proper for layer in contents.layers}
 
     def readable_layers(
@@ -144,7 +156,7 @@ class Repositories:
             contents = self.contents(root)
             if contents.subject == subject:
                 found[root] = contents.descriptor
-        fallback = self.tags(repository).get(f"{subject.algorithm}-{subject.encoded}"[:128])
+        fallback = self.tags(repository).get(f"{subject.algorithm[:32]}-{subject.encoded[:64]}")
         if fallback is not None and (listed := self.manifest(fallback)) is not None:
             document = parse_image(listed[0])
             if isinstance(document, Index):
@@ -160,9 +172,11 @@ class Repositories:
                 return known
         contents = self._read_contents(digest)
         with self._lock:
+            if digest not in self._contents:
+                self._contents_size += contents.weight
             self._contents[digest] = contents
-            while len(self._contents) > _CONTENTS_MAX:
-                self._contents.popitem(last=False)
+            while self._contents_size > _CONTENTS_SIZE_MAX and len(self._contents) > 1:
+                self._contents_size -= self._contents.popitem(last=False)[1].weight
         return contents
 
     def names_with_blob(self, digest: Digest) -> list[str]:
@@ -175,7 +189,8 @@ class Repositories:
 
     def keep_blob(self, repository: str, digest: Digest) -> bool:
         """Whether the store has a blob whole; if so, the repository has it for a while, whatever is deleted."""
-        if (repository, digest) in self._kept and self._is_lease_young():
+        is_kept = (repository, digest) in self._kept and self._is_lease_young()
+        if is_kept and self.links.blob_expires(repository, digest) > time.time():  # another worker may have deleted it
             return True
 
         def keep(lease: Lease) -> bool:
@@ -293,11 +308,13 @@ class Repositories:
         artifact_type = document.artifact_type
         if artifact_type is None and isinstance(document, Manifest):
             artifact_type = document.config.media_type  # spec.md, "Listing Referrers"
-        annotated = descriptor.model_copy(update={"annotations": document.annotations, "artifact_type": artifact_type})
         subject = None if document.subject is None else document.subject.digest
+        # Only lists of referrers show annotations, and of those that refer to nothing they would be kept in vain.
+        annotations = {} if subject is None else document.annotations
+        annotated = descriptor.model_copy(update={"annotations": annotations, "artifact_type": artifact_type})
         blobs = frozenset(blob.descriptor.digest for blob in closure.blobs if not blob.may_be_missing)
         layers = frozenset(layer for blob in blobs if (layer := self._layer_of(blob)) is not None)
-        return Contents(frozenset(closure.documents), blobs, layers, annotated, subject)
+        return Contents(frozenset(closure.documents), frozenset(closure.images), blobs, layers, annotated, subject)
 
     def _layer_of(self, blob: Digest) -> Digest | None:
         encoding = self.store.encodings.get(blob)

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def serve(store: Path, options: Mapping[str, Any], announce: Callable[[str], Non
     Registry(settings).close()  # all that it needs can be opened, or the command says why not
     if settings.tls_certificate is not None:
         tls_context(settings)
+    _allow_descriptors()
     listener = _listener(settings)
     worker = Worker(settings, given)
     tls = worker.tls if settings.tls_certificate is not None else None
@@ -99,6 +102,14 @@ def _listener(settings: ServerSettings) -> socket.socket:
         listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     listener.set_inheritable(True)
     return listener
+
+
+def _allow_descriptors() -> None:
+    """Connections alone may be more than the limit that shells give programs; the kernel allows many more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _address(settings: ServerSettings, listener: socket.socket) -> str:

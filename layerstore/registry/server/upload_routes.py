@@ -23,6 +23,9 @@ async def begin_upload(request: Request) -> Response:
     registry, repository = registry_of(request), repository_of(request)
     identity = await in_thread(registry.access.authorize, request, repository, Action.WRITE)
     registry.proxies.check_writable(repository)
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        # A page of another site, in the browser of somebody who is signed in: a form can send nothing but this.
+        raise ProblemError(403, ErrorCode.DENIED, "a page of another site may not push")
     mounted = request.query_params.get("mount")
     if mounted is not None:
         digest = digest_of(mounted)

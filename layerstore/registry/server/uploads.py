@@ -127,7 +127,8 @@ class Uploads:
                 raise ProblemError(
                     409, ErrorCode.BLOB_UPLOAD_INVALID, "another request adds to this upload; try again"
                 ) from None
-            if not os.fstat(descriptor).st_nlink:
+            # What the store has taken has another name there, and keeps this one until the upload is forgotten.
+            if not _is_only_name(path, os.fstat(descriptor)):
                 raise upload_unknown()
             self.last_used = time.monotonic()
             yield OpenUpload(path, descriptor, self._hash_state(identifier, algorithm))
@@ -191,6 +192,13 @@ class Uploads:
 
     def _path(self, identifier: str) -> Path:
         return self._folder / identifier
+
+
+def _is_only_name(path: Path, status: os.stat_result) -> bool:
+    try:
+        return status.st_nlink == 1 and path.stat().st_ino == status.st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _is_locked(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
-from registry_requests import OCI, Answer, Registry, descriptor, image_of, manifest_of
+from registry_requests import OCI, Answer, Registry, descriptor, image_of, index_of, manifest_of
 from samples import make_tar, noise
 from server_process import ServerProcess
 
@@ -221,6 +221,32 @@ def test_a_manifest_cannot_name_what_its_repository_does_not_have(mallory: Accou
     answer = mallory.put("mallory/d", "1", manifest)
     assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
     assert gets_nothing(mallory, "mallory/d")
+
+
+def test_a_config_is_no_manifest_that_an_index_can_list(mallory: Account) -> None:
+    """A config may be any bytes, also a manifest that nobody has looked at."""
+    _, config = image_of(SECRET)
+    mallory.push_blob("mallory/i", config)
+    hidden = manifest_of(descriptor(config, f"{OCI}.config.v1+json"), descriptor(SECRET))
+    mallory.push_blob("mallory/i", hidden)
+    outer = manifest_of(descriptor(hidden, "application/octet-stream"))
+    assert mallory.put("mallory/i", "1", outer).status == 201
+    answer = mallory.put("mallory/i", "2", index_of(hidden))
+    assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+    assert gets_nothing(mallory, "mallory/i")
+
+
+def test_a_tiny_difference_cannot_ask_for_a_huge_layer(mallory: Account) -> None:
+    own = make_tar({"own": noise(900_000, 5)})
+    _, config = image_of(own)
+    for blob in (own, config):
+        mallory.push_blob("mallory/j", blob)
+    manifest = manifest_of(descriptor(config, f"{OCI}.config.v1+json"), descriptor(own))
+    assert mallory.put("mallory/j", "1", manifest).status == 201
+    layer = Digest.of(b"whatever")
+    data = MAGIC + encode_head(Head(layer, layer, 1 << 40, b"", (Digest.of(own),)))
+    data += InstructionCoder(1).encode([Copy(0, 0, len(own))] * 4000) + record(RecordKind.END)
+    assert mallory.ask("PUT", f"/v2/mallory/j/_layerstore/blobs/{layer}", data).status == 413
 
 
 def test_a_mount_from_what_may_not_be_read_begins_an_upload(mallory: Account) -> None:

@@ -9,6 +9,7 @@ from layerstore.digest import Digest
 from layerstore.objects import Image
 from layerstore.oci.config import HistoryEntry
 from layerstore.oci.documents import Descriptor
+from layerstore.registry.server.pages.summaries import layer_of
 from layerstore.registry.server.pages.text import moment_of
 from layerstore.store import Store
 
@@ -69,7 +70,8 @@ def _steps(
 
 
 def _step(store: Store, number: int, diff_id: Digest, descriptor: Descriptor, entry: HistoryEntry) -> Step:
-    layer = store.layers.get(diff_id)
+    # A config may name any layer: of one that is not the blob nothing is told.
+    layer = store.layers.get(diff_id) if diff_id == layer_of(store, descriptor) else None
     return Step(
         number,
         diff_id,

@@ -1,11 +1,14 @@
 """What an image is, in a line: kind, platforms, size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.objects import Image, Layer
-from layerstore.oci.documents import Index, parse_image
+from layerstore.oci.documents import Descriptor, Index, parse_image
+from layerstore.oci.media_types import NONDISTRIBUTABLE_LAYERS
 from layerstore.places.platforms import WantedPlatform, normalized
 from layerstore.store import Store
 
@@ -39,8 +42,29 @@ def summary_of(store: Store, image: Image) -> Summary:
 
 
 def stored_layers(store: Store, image: Image) -> list[Layer]:
-    """The layers of an image that the store has: those that licences keep elsewhere may be missing."""
-    return [layer for layer in image.layers if layer.diff_id in store.layers]
+    """The layers of an image that the store has, as its blobs are them: a config may name those of others.
+
+    Those that licences keep elsewhere may be missing.
+    """
+    proper = set(_proper_layers(store, image))
+    return [layer for layer in image.layers if layer.diff_id in proper and layer.diff_id in store.layers]
+
+
+def layer_of(store: Store, descriptor: Descriptor) -> Digest | None:
+    """What a blob decodes to, whatever a config says; None where a manifest need not have the blob to name it."""
+    if descriptor.media_type in NONDISTRIBUTABLE_LAYERS:
+        return None
+    encoding = store.encodings.get(descriptor.digest)
+    return descriptor.digest if encoding is None else encoding.layer.diff_id
+
+
+def _proper_layers(store: Store, image: Image) -> Iterator[Digest | None]:
+    document = parse_image(image.manifest_bytes)
+    if isinstance(document, Index):
+        for _, child in image.platforms:
+            yield from _proper_layers(store, child)
+    else:
+        yield from (layer_of(store, one) for one in document.layers)
 
 
 def created(store: Store, digest: str) -> datetime | None:
