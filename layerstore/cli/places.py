@@ -17,7 +17,7 @@ from layerstore.errors import LayerstoreError, NotFoundError
 from layerstore.places.opening import FORMATS, REMOTE, Place, open_place
 from layerstore.places.store_place import StorePlace
 from layerstore.progress import OnProgress, Progress
-from layerstore.registry.client.references import DEFAULT_TAG, RemoteName
+from layerstore.registry.client.references import DEFAULT_TAG, RemoteName, names_registry
 
 OpenedPlace = Place | RemoteRepository
 
@@ -55,7 +55,8 @@ def opened_source(
     place, name = open_place(text, format)
     try:
         if not isinstance(place, StorePlace) and not place.path.exists():
-            raise NotFoundError(f"there is no file or directory {place.path}")
+            hint = f"; write {REMOTE}{text} for an image in a registry" if names_registry(text) else ""
+            raise NotFoundError(f"there is no file or directory {place.path}{hint}")
         yield place, name
     finally:
         _close(place)
@@ -91,6 +92,8 @@ def opened_sink(text: str, format: str | None, registry: RegistryOptions) -> Ite
                 shutil.copyfileobj(archive, sys.stdout.buffer, _BLOCK_SIZE)
             sys.stdout.buffer.flush()
         return
+    if format is None and names_registry(text) and not Path(text).parent.is_dir():
+        raise click.UsageError(f"write {REMOTE}{text} for the registry, or ./{text} for a folder")
     is_guessed = format is None and not text.startswith("oci:")
     if is_guessed and text.lower().endswith(_COMPRESSED) and not Path(text).exists():
         raise click.UsageError(f"{text!r} looks compressed, and archives are not: their layers are; name it .tar")

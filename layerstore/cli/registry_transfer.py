@@ -9,7 +9,7 @@ import click
 from layerstore import CopyReport, RemoteRepository, Store
 from layerstore.cli.grouped_options import Command, with_options
 from layerstore.cli.lookup import find_image
-from layerstore.cli.naming import Naming
+from layerstore.cli.naming import Naming, namings
 from layerstore.cli.registry_options import RegistryOptions
 from layerstore.cli.settings import Settings
 from layerstore.cli.transfer import SELECTION_OPTIONS, CopyOptions, copy_all, print_report, summed
@@ -34,9 +34,9 @@ class TransferOptions:
         """Whether any of them is set."""
         return self != TransferOptions(None, False, None)
 
-    def copying(self, name: str | None = None) -> CopyOptions:
+    def copying(self) -> CopyOptions:
         """As `copy` takes them."""
-        return CopyOptions(name, self.platform, self.referrers, self.jobs)
+        return CopyOptions(None, self.platform, self.referrers, self.jobs)
 
 
 def transfer_options(function: Command) -> Command:
@@ -134,11 +134,12 @@ def _whole(remote: RemoteName) -> str:
 def _pull(settings: Settings, store: Store, source: RemoteRepository, wanted: Wanted) -> CopyReport:
     reports = []
     for root in source.roots():
-        options = wanted.transfer.copying(wanted.name)
+        options = wanted.transfer.copying()
         if not wanted.all and options.platform is None:
             options = replace(options, platform=_own_platform(source, root))
-        naming = Naming([str(root.name)] if wanted.all_tags else None, wanted.name)
-        reports.append(copy_all(settings, source, StorePlace(store), [naming], options, operation="pull"))
+        chosen = [str(root.name)] if wanted.all_tags else None
+        copies = namings(source, chosen, wanted.name, options.platform)
+        reports.append(copy_all(settings, source, StorePlace(store), copies, options, operation="pull"))
     return summed(reports)
 
 

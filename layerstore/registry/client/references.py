@@ -1,9 +1,9 @@
 """Images of registries as they are typed: ``registry/name:tag``, or ``docker://name:tag`` as skopeo has it."""
 
+import re
 from dataclasses import dataclass
 
 from layerstore.digest import Digest, reads_as_digest
-from layerstore.errors import InvalidReferenceError
 from layerstore.oci import reference
 from layerstore.oci.reference import Reference
 from layerstore.places.opening import REMOTE
@@ -41,13 +41,14 @@ class RemoteName:
         return f"{self.repository}:{self.tag or DEFAULT_TAG}"
 
 
+_WITH_REGISTRY = re.compile(
+    r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+:[0-9]+|\[[0-9A-Fa-f:]+\](?::[0-9]+)?)/[^/]"
+)
+
+
 def names_registry(text: str) -> bool:
     """Whether a text names something in a registry, and says in which."""
     if text.startswith(REMOTE):
         return True
-    if reads_as_digest(text):
-        return False
-    try:
-        return bool(Reference.parse(text).domain)
-    except InvalidReferenceError:
-        return False
+    # Whatever else is wrong with it is told as that, not as if it were a file.
+    return not reads_as_digest(text) and _WITH_REGISTRY.match(text) is not None

@@ -33,11 +33,16 @@ class AuditLog:
         self._lock = threading.Lock()
         self._descriptor: int | None = None
 
+    def check(self) -> None:
+        """Raise `StorageError` if nothing can be recorded."""
+        with self._lock, translate_os_errors(f"cannot write the audit log {self._path}"):
+            self._opened()
+
     def write(self, record: dict[str, object]) -> None:
-        """Append a record. Raises `StorageError` if that cannot be done."""
+        """Append a record. Raises `StorageError` if that cannot be done, for whoever made the request."""
         # JSON escapes every character that could end the line or reach a terminal.
         line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
-        with self._lock, translate_os_errors(f"cannot write the audit log {self._path}"):
+        with self._lock, translate_os_errors("the server cannot record changes now"):
             descriptor = self._opened()
             # One call, so that the lines of several workers do not mix.
             written = os.write(descriptor, line)

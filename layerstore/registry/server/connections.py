@@ -17,6 +17,10 @@ HEAD_SECONDS: Final = 30.0
 """How long the head of a request may take, however steadily it trickles."""
 
 
+GOODBYE_SECONDS: Final = 1.0
+"""How long a client gets to end TLS of a connection on which nothing is being answered."""
+
+
 class BoundedConnection(HttpToolsProtocol):
     """A connection that ends when its client is too slow, or sends too much that is no body."""
 
@@ -46,6 +50,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer = _cancelled(self._head_timer)
         self._write_timer = _cancelled(self._write_timer)
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End when nothing is being answered: asyncio would wait half a minute for a client's end of TLS."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless it has become too much."""

@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.server import Server
 from uvicorn.supervisors.multiprocess import Multiprocess
 
-from layerstore.errors import UnavailableError
+from layerstore.errors import InvalidOptionError, UnavailableError
 from layerstore.os_errors import translate_os_errors
+from layerstore.registry.server.audit import AuditLog
 from layerstore.registry.server.configuration import Options, is_loopback, load_settings
 from layerstore.registry.server.connections import BoundedConnection
 from layerstore.registry.server.logs import log
@@ -33,6 +34,11 @@ def serve(store: Path, options: Mapping[str, Any], announce: Callable[[str], Non
     given = Options(**options)
     settings = load_settings(store, given)
     Registry(settings).close()  # all that it needs can be opened, or the command says why not
+    if settings.audit is not None:
+        with closing(AuditLog(settings.audit)) as audit:
+            audit.check()
+    if settings.metrics_token is not None and not settings.metrics_token.is_file():
+        raise InvalidOptionError(f"there is no file {settings.metrics_token} with the token of the metrics")
     if settings.tls_certificate is not None:
         tls_context(settings)
     _allow_descriptors()
