@@ -1,5 +1,6 @@
 """Blobs: reading and deleting them (spec.md, "Pulling blobs", "Deleting Blobs")."""
 
+import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from itertools import chain
@@ -21,6 +22,8 @@ from layerstore.registry.server.requests import ByteSpan, digest_of, is_unchange
 from layerstore.registry.server.streaming import sent
 
 _BINARY = "application/octet-stream"
+_MAKERS = max(1, min(4, os.cpu_count() or 1))
+"""Threads that make parts of a blob again at once."""
 
 
 class BlocksResponse(StreamingResponse):
@@ -110,7 +113,7 @@ def _found(registry: Registry, repository: str, digest: Digest) -> tuple[int, Pr
 
 def _begun(registry: Registry, digest: Digest, span: ByteSpan) -> Iterator[bytes]:
     """The bytes from an offset on. The first block is made at once: what is wrong from the start has a status still."""
-    blocks = registry.store.blob_blocks(digest, start=span.start)
+    blocks = registry.store.blob_blocks(digest, start=span.start, threads=_MAKERS)
     first = next(blocks, b"") if span.length else b""
     return _closing(blocks, chain([first], blocks))
 
