@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +25,8 @@ from layerstore.registry.server.repositories import Repositories
 UPLOAD_TTL_SECONDS = 24 * 3600
 """How long an upload may stand still before it is given up."""
 _BLOCK_SIZE = 1 << 20
+_SMALL_SIZE = 4 << 20
+"""What is not larger takes little memory, and would wait for minutes behind two large layers: a config, for example."""
 _STATES_MAX = 1000
 
 
@@ -144,7 +146,7 @@ class Uploads:
             self.forget(identifier)
             raise DigestMismatchError(digest, actual)
         store = self._repositories.store
-        with self.turn():
+        with self.turn() if upload.size > _SMALL_SIZE else nullcontext():
             _, expires = self._repositories.under_lease(
                 lambda lease: store.push_blob(upload.path, digest=digest, lease=lease, give_file=True)
             )
