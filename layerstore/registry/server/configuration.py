@@ -254,6 +254,12 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         # Beside the file that names it, so that it does not matter where the server is started.
         return path if path is None else (folder or Path.cwd()) / path
 
+    rights = _rights(file, source)
+    if file.rights and file.accounts is None and file.anonymous is None:
+        raise InvalidOptionError(
+            f"{source}: rights: without accounts (accounts.htpasswd) they bind nobody; say with `anonymous` what "
+            "everyone may do beside them"
+        )
     return ServerSettings(
         store=store,
         blob_size_max=limits.blob,
@@ -281,7 +287,7 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         trusted_proxies=listen.trusted_proxies,
         htpasswd=placed(file.accounts.htpasswd) if file.accounts else None,
         anonymous=_anonymous(file, source),
-        rights=_rights(file, source),
+        rights=rights,
         token_lifetime=file.tokens.lifetime,
         token_secret=placed(file.tokens.secret),
         service=file.tokens.service,

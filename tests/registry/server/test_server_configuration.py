@@ -143,6 +143,7 @@ def test_options_hold_over_the_file(tmp_path: Path) -> None:
         ("rights: [{who: [a], repositories: ['**'], actions: [push]}]", "rights.0.actions"),
         ("rights: [{who: [a], repositories: ['A b'], actions: [read]}]", "rights.0.repositories.0: it is no pattern"),
         ("rights: [{who: ['@ci'], repositories: ['**'], actions: [read]}]", "rights.0.who: there is no group @ci"),
+        ("rights: [{who: [a], repositories: ['**'], actions: [read]}]", "rights: without accounts"),
         ("rights: [{who: [], repositories: ['**'], actions: [read]}]", "rights.0.who"),
         ("groups: {everyone: [a]}", "groups.everyone: "),
         ("groups: {'a b': [a]}", "groups.a b: "),
