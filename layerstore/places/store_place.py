@@ -85,20 +85,22 @@ class StorePlace:
     def layers_like(self, repository: str, blob: Digest | None = None) -> list[Digest]:
         """Layers that an image of a repository in a registry is likely to have something in common with.
 
-        The registry is told of them, so they are only those of images that have a name of that registry, of that
-        repository, or of a repository here that has an image with ``blob``; the newest images first.
+        The registry is told of them, so they are only those of images that have a name of that registry, that are
+        called as the repository is, or are of a repository here that has an image with ``blob``; the newest first.
         """
         near = Reference(repository, "latest")
         names = {Reference.parse(tag).name for image in self._images_with(blob) for tag in image.tags}
+
+        def is_near(tag: str) -> bool:
+            reference = Reference.parse(tag)
+            is_called_so = reference.path.rpartition("/")[2] == near.path.rpartition("/")[2]
+            is_of_registry = near.domain and reference.domain == near.domain
+            return bool(reference.name in names or is_called_so or is_of_registry)
+
         found: dict[Digest, None] = {}
         for digest in list(reversed(list(self.store.images)))[:_IMAGES_LOOKED_AT]:
             image = self.store.images.get(digest)  # it may be deleted meanwhile
-            references = [] if image is None else [Reference.parse(tag) for tag in image.tags]
-            is_near = any(
-                one.name in names or one.path == near.path or (near.domain and one.domain == near.domain)
-                for one in references
-            )
-            if image is not None and is_near:
+            if image is not None and any(map(is_near, image.tags)):
                 found.update(dict.fromkeys(layer.diff_id for layer in image.layers))
             if len(found) >= _LAYERS_MAX:
                 break

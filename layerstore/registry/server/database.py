@@ -70,6 +70,16 @@ class Database:
         with self._translated():
             return self._connection().execute(statement, values).rowcount
 
+    def _execute_lightly(self, statement: str, *values: object) -> int:
+        """`_execute` of what need not survive a power cut; it waits for no disk."""
+        with self._translated():
+            connection = self._connection()
+            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                return connection.execute(statement, values).rowcount
+            finally:
+                connection.execute("PRAGMA synchronous = FULL")
+
     def _all(self, statement: str, *values: object) -> list[tuple[str, ...]]:
         with self._translated():
             return self._connection().execute(statement, values).fetchall()

@@ -116,7 +116,9 @@ class Links(Database):
 
     def add_upload(self, identifier: str, repository: str, algorithm: str) -> None:
         """Note an upload that has begun."""
-        self._execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", identifier, repository, algorithm, int(time.time()))
+        # Should a power cut take the row, the client begins anew, as it would have to for most of the file.
+        statement = "INSERT INTO uploads VALUES (?, ?, ?, ?)"
+        self._execute_lightly(statement, identifier, repository, algorithm, int(time.time()))
 
     def upload(self, identifier: str) -> tuple[str, str] | None:
         """The repository and the digest algorithm of an upload."""
@@ -125,7 +127,7 @@ class Links(Database):
 
     def remove_upload(self, identifier: str) -> bool:
         """Forget an upload; whether it was there."""
-        return self._execute("DELETE FROM uploads WHERE id = ?", identifier) > 0
+        return self._execute_lightly("DELETE FROM uploads WHERE id = ?", identifier) > 0
 
     def uploads(self, begun_before: float) -> list[str]:
         """The uploads that began before a moment (seconds since 1970)."""

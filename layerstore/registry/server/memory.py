@@ -2,8 +2,9 @@
 
 import ctypes
 
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of <malloc.h>
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # M_MMAP_THRESHOLD and M_ARENA_MAX of <malloc.h>
 _SIZE = 256 << 10
+_ARENAS = 2
 
 
 def return_large_blocks() -> None:
@@ -16,3 +17,4 @@ def return_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _SIZE)
+        mallopt(_ARENA_MAX, _ARENAS)
