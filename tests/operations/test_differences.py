@@ -187,7 +187,7 @@ _piece = st.binary(min_size=0, max_size=40) | st.builds(noise, st.integers(0, 60
 _tree = st.dictionaries(st.sampled_from([f"d/{n}" for n in range(12)]), _piece, max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=st.lists(_tree, min_size=1, max_size=3), new=_tree, tail=st.binary(max_size=30))
 def test_what_comes_of_it_is_the_layer(
     old: list[dict[str, bytes]], new: dict[str, bytes], tail: bytes, tmp_path_factory: pytest.TempPathFactory
@@ -298,7 +298,7 @@ def test_a_recipe_that_does_not_fit_is_refused(ours: Store, theirs: Store) -> No
         assert not ours.has_blob(digest)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_bytes_are_refused_with_an_error_of_ours(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
