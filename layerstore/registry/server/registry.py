@@ -16,8 +16,6 @@ from layerstore.registry.server.settings import ServerSettings
 from layerstore.registry.server.uploads import Uploads
 from layerstore.store import Store
 
-FOLDER = "registry"
-"""Where in a store's folder the server keeps what is its own."""
 _STREAMS_MAX = 64
 
 
@@ -28,7 +26,7 @@ class Registry:
         self.settings = settings
         self.store = Store.open(settings.store)
         try:
-            self.folder = folder = self.store.path / FOLDER
+            self.folder = folder = settings.folder
             with translate_os_errors(f"cannot make {folder}"):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self.links = Links(folder / "links.sqlite")
