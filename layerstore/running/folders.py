@@ -45,36 +45,32 @@ class RunFolder:
         """Tell whoever takes the folder away by which name the runtime knows the container."""
         (self.path / _NOTE).write_text(f"{runtime} {identity}\n")
 
-    def remove(self) -> None:
-        """Take it away, but for what is still mounted there: that is the container's."""
-        shutil.rmtree(self.bundle, ignore_errors=True)
-        with suppress(OSError):
-            self.root.rmdir()
-            for name in (_NOTE, _LOCK):
-                (self.path / name).unlink(missing_ok=True)
-            self.path.rmdir()
-
 
 @contextmanager
 def run_folder() -> Iterator[RunFolder]:
     """A new folder, which is taken away at the end. Raises `StorageError` or `NoSpaceError`."""
-    with translate_os_errors(f"cannot make a folder in {tempfile.gettempdir()}"):
-        made = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))
-        lock = _locked(made, create=True)
-        assert lock is not None, "it is nobody else's"
-        # Whoever sees it by this name sees it locked.
-        path = made.rename(made.with_name(f"{_PREFIX}{secrets.token_hex(8)}"))
-    folder = RunFolder(path, lock)
+    place, name = Path(tempfile.gettempdir()), secrets.token_hex(8)
+    new, path = place / f"{_NEW_PREFIX}{name}", place / f"{_PREFIX}{name}"
+    lock: int | None = None
     try:
-        with translate_os_errors(f"cannot make a folder in {path}"):
+        with translate_os_errors(f"cannot make a folder in {place}"):
+            new.mkdir(mode=0o700)
+            lock = _locked(new, create=True)
+            assert lock is not None, "it is nobody else's"
+            # Whoever sees it by this name sees it locked.
+            new.rename(path)
+            folder = RunFolder(path, lock)
             # Whoever the program runs as must come through to its root; names in there are no secret.
             path.chmod(0o711)
             folder.root.mkdir()
             folder.bundle.mkdir(mode=0o700)
         yield folder
     finally:
-        folder.remove()
-        os.close(lock)
+        # A signal may have come between any two steps, so nothing is known but the names.
+        for one in (new, path):
+            _remove(one)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_dead_runs() -> None:
@@ -107,7 +103,18 @@ def _take_away(folder: RunFolder) -> None:
         pass  # it was unmounted already
     except LayerstoreError:
         return  # somebody still uses it
-    folder.remove()
+    _remove(folder.path)
+
+
+def _remove(path: Path) -> None:
+    """Take a folder away, but for what is still mounted there: that is the container's."""
+    shutil.rmtree(path / _BUNDLE, ignore_errors=True)
+    with suppress(OSError):
+        with suppress(FileNotFoundError):
+            (path / _ROOT).rmdir()
+        for name in (_NOTE, _LOCK):
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def _locked(path: Path, *, create: bool) -> int | None:

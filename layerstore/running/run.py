@@ -1,8 +1,10 @@
 """A container that is mounted, runs, and is unmounted again."""
 
+from contextlib import suppress
 from typing import Any
 
-from layerstore.errors import MountBusyError
+from layerstore.errors import MountBusyError, NotMountedError
+from layerstore.mounting.client import unmount
 from layerstore.objects import Container
 from layerstore.running.folders import remove_dead_runs, run_folder
 from layerstore.running.mount_points import MountPoints
@@ -35,12 +37,14 @@ def run_container(container: Container, options: RunOptions | None = None, *, ru
 
 def _run_mounted(container: Container, document: dict[str, Any], runtime: str) -> int:
     with run_folder() as folder:
-        mount = container.mount(folder.root)
         try:
+            container.mount(folder.root)
             with container.running() as in_use:
                 return run_root(folder, document, runtime, inherited=[folder.lock, in_use])
         finally:
-            try:
-                mount.unmount()
-            except MountBusyError:  # by a stranger who looks into it
-                mount.unmount(lazy=True)
+            # A signal may have come when it was mounted and `mount` had not returned.
+            with suppress(NotMountedError):
+                try:
+                    unmount(folder.root)
+                except MountBusyError:  # by a stranger who looks into it
+                    unmount(folder.root, lazy=True)

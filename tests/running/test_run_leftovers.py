@@ -1,15 +1,19 @@
 """What a run must not leave: in the container, on the machine, and in sight of others."""
 
+import inspect
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from running_samples import busybox_root
@@ -17,6 +21,7 @@ from running_samples import busybox_root
 from layerstore import Image, Store
 from layerstore.mounting.mount_table import mount_at
 from layerstore.running import RunOptions, run_container
+from layerstore.running.folders import run_folder
 from layerstore.running.options import Volume
 
 pytestmark = pytest.mark.usefixtures("mounts")
@@ -245,6 +250,37 @@ def test_a_hangup_leaves_nothing(store: Store, image: Image, folders: Path, runt
     assert list(store.containers) == []
     # Python itself tries out whether a folder for temporary files can be written to, and leaves that if it ends there.
     assert list(folders.glob("layerstore-*")) == []
+
+
+class _EndedError(BaseException):
+    pass
+
+
+def test_an_end_at_any_line_leaves_no_folder(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's exception before each line that makes the folder of a run."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
+    code = inspect.unwrap(run_folder).__code__
+    lines = sorted({line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno})
+    source, first = inspect.getsourcelines(code)
+    end = first + next(n for n, line in enumerate(source) if "yield" in line)
+    ended = 0
+    for target in [line for line in lines if line <= end]:
+
+        def trace(frame: FrameType, event: str, _: object, target: int = target) -> Any:
+            if frame.f_code is code and event == "line" and frame.f_lineno == target:
+                raise _EndedError
+            return trace if frame.f_code is code else None
+
+        sys.settrace(trace)
+        try:
+            with run_folder():
+                pass
+        except _EndedError:
+            ended += 1
+        finally:
+            sys.settrace(None)
+        assert list(folders.iterdir()) == [], f"line {target - first} of run_folder"
+    assert ended > 5
 
 
 def test_what_others_put_there_stays(store: Store, image: Image, folders: Path) -> None:
