@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "directories": set(),
     "progress": set(),
     "_zstd": set(),
+    "wording": set(),
     "digest": {"errors"},
     "decoding": {"errors", "_zstd"},
     "chunking": NAMES,
@@ -38,9 +39,20 @@ ALLOWED: dict[str, set[str]] = {
     "unpacking": NAMES | {"places", "tar", "union"},
     "running": NAMES | {"containers", "mounting", "objects", "oci", "store", "tar", "union", "unpacking"},
     "filesystem": NAMES | {"objects", "places", "store", "tar", "union"},
-    "registry": NAMES | {"objects", "oci", "places", "store", "__init__"},
+    "registry": NAMES | {"objects", "oci", "places", "store", "wording", "__init__"},
     "cli": NAMES
-    | {"mounting", "running", "objects", "store", "places", "encodings", "unpacking", "registry", "__init__"},
+    | {
+        "__init__",
+        "encodings",
+        "mounting",
+        "objects",
+        "places",
+        "registry",
+        "running",
+        "store",
+        "unpacking",
+        "wording",
+    },
     "__init__": NAMES
     | {
         "decoding",
@@ -78,7 +90,7 @@ OUTSIDE: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "fsspec": {"filesystem"},
-    "urllib3": {"registry.client.transport"},
+    "urllib3": {"registry.client.transport", "registry.client.transport_errors"},
     "starlette": {"registry.server"},
     "anyio": {"registry.server"},
     "uvicorn": {

@@ -10,57 +10,11 @@ from typing import Any, NoReturn, TextIO
 import click
 
 import layerstore
-from layerstore.cli import (
-    care,
-    changes,
-    containers,
-    copying,
-    encodings,
-    files,
-    images,
-    inspection,
-    layers,
-    maintenance,
-    mounts,
-    recognition,
-    run,
-    serve,
-    transfer,
-    tree,
-)
-from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM, completion
+from layerstore.cli.commands import SECTIONS, Commands
+from layerstore.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from layerstore.cli.failures import EXIT_CODES_HELP, EXIT_TERMINATED, BrokenOutput, Interrupted, end_with
 from layerstore.cli.output import safe
 from layerstore.cli.settings import STORE_VARIABLE, common_options
-
-_SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Layers": (layers.push, layers.pull, layers.layers),
-    "Images": (images.images, images.tag, images.untag, images.rm, images.trash, images.undelete),
-    "Transfer": (transfer.import_, transfer.export, transfer.copy_),
-    "Registry": (serve.serve,),
-    "Files": (
-        files.ls,
-        files.find,
-        tree.tree,
-        files.cat,
-        copying.cp,
-        files.unpack_,
-        changes.diff,
-        mounts.mount,
-        mounts.umount,
-    ),
-    "Containers": (run.run, containers.container, containers.commit),
-    "Inspection": (
-        inspection.inspect,
-        inspection.history,
-        inspection.why,
-        encodings.encodings,
-        maintenance.stats,
-        recognition.recognise,
-    ),
-    "Space": (maintenance.gc, maintenance.prune),
-    "The store": (care.init, care.verify, care.repair, care.rebuild_index, care.backup, care.upgrade, completion),
-}
 
 _EXAMPLES = """\
   export LAYERSTORE_PATH=/var/lib/layers
@@ -117,9 +71,10 @@ class Program(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their sections."""
         width = max(len(name) for name in self.commands)
-        for title, commands in _SECTIONS.items():
+        for title, names in SECTIONS.items():
             rows = [
-                (str(one.name).ljust(width), one.get_short_help_str(formatter.width - width - 6)) for one in commands
+                (name.ljust(width), self.commands[name].get_short_help_str(formatter.width - width - 6))
+                for name in names
             ]
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -138,13 +93,12 @@ def _program() -> Program:
         "The options below may also stand after the command's name. Sizes are 1024-based (KiB, MiB); "
         "--json has exact bytes. Images are named by tag, digest, or the first 12 digits or more of one."
     )
-    program = Program(PROGRAM, help=text, params=list(common_options()), no_args_is_help=True)
+    program = Program(
+        PROGRAM, commands=Commands(SECTIONS), help=text, params=list(common_options()), no_args_is_help=True
+    )
     for option in program.params:
         if option.name == "store":
             option.envvar = STORE_VARIABLE
-    for commands in _SECTIONS.values():
-        for one in commands:
-            program.add_command(one)
     return click.version_option(layerstore.__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(program)
 
 
@@ -153,7 +107,7 @@ program = _program()
 
 
 def main() -> NoReturn:
-    """Run the program on this process's arguments."""
+    """Run the program on this process's arguments; see `layerstore.cli.main`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A name that the locale's encoding lacks must not end a command half way.

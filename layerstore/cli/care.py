@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from layerstore.cli.failures import EXIT_DAMAGED
-from layerstore.cli.output import count_text, jsonable, print_json, safe, size_text
+from layerstore.cli.output import jsonable, print_json, safe
 from layerstore.cli.parameters import duration, size
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
 from layerstore.store import Store
+from layerstore.wording import count_text, size_text
 
 
 @command(

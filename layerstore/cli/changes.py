@@ -9,9 +9,10 @@ import click
 from layerstore import ByteRange, Change
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_files
 from layerstore.cli.nodes import node_document, path_document, telling
-from layerstore.cli.output import path_text, print_json, safe, table
+from layerstore.cli.output import print_json, safe, table
 from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.settings import Settings, command
+from layerstore.wording import path_text
 
 _LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
 """Those of ``docker diff``: C is a changed path."""

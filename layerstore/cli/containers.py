@@ -8,13 +8,14 @@ import click
 
 from layerstore.cli.image_options import ConfigOptions, config_options
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_image, for_platform, refuse_artifact
-from layerstore.cli.output import moment_text, print_json, safe, size_text, table
+from layerstore.cli.output import moment_text, print_json, safe, table
 from layerstore.cli.parameters import complete_container, complete_image, platform_option, utf8
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command, group
 from layerstore.errors import ContainerNotFoundError, DamagedError
 from layerstore.objects import Container
 from layerstore.store import Store
+from layerstore.wording import size_text
 
 
 @group(

@@ -12,11 +12,12 @@ from layerstore import Branch, unpack
 from layerstore.cli.failures import Interrupted
 from layerstore.cli.lookup import CONTAINER_PREFIX, find_container, find_files
 from layerstore.cli.nodes import telling
-from layerstore.cli.output import count_text, print_json, safe, size_text
+from layerstore.cli.output import print_json, safe
 from layerstore.cli.parameters import platform_option
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import ConflictError, InvalidInputError
+from layerstore.wording import count_text, size_text
 
 
 @command(

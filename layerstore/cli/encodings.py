@@ -7,7 +7,7 @@ import click
 
 from layerstore.cli.failures import EXIT_DAMAGED
 from layerstore.cli.lookup import find_encoding
-from layerstore.cli.output import count_text, print_json, safe, size_text, table
+from layerstore.cli.output import print_json, safe, table
 from layerstore.cli.parameters import complete_encoding
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command, group
@@ -15,6 +15,7 @@ from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, EncoderUnavailableError
 from layerstore.objects import LayerEncoding
 from layerstore.store import Store
+from layerstore.wording import count_text, size_text
 
 _NONE_SHOWN = "-"
 

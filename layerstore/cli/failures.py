@@ -18,6 +18,15 @@ from layerstore.errors import (
     StorageError,
     UnavailableError,
 )
+from layerstore.registry.client.problems import (
+    ClientCertificateError,
+    CredentialHelperError,
+    CredentialsError,
+    NoTLSError,
+    UnencryptedError,
+    UnencryptedLoginError,
+    UntrustedError,
+)
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -48,6 +57,17 @@ _EXIT_CODES: tuple[tuple[type[LayerstoreError], int], ...] = (
     (UnavailableError, EXIT_UNAVAILABLE),
     (DamagedError, EXIT_DAMAGED),
 )
+
+
+_OPTIONS: tuple[tuple[type[LayerstoreError], str], ...] = (
+    (UntrustedError, "--ca-file"),
+    (NoTLSError, "--plain-http"),
+    (UnencryptedError, "--plain-http"),
+    (UnencryptedLoginError, "--insecure"),
+    (ClientCertificateError, "--tls-cert and --tls-key"),
+    (CredentialHelperError, "--username and --password-stdin"),
+)
+"""With what option that is done which an error of the library says is to be done."""
 
 
 class BrokenOutput(Exception):
@@ -85,7 +105,7 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(EXIT_INTERRUPTED, "interrupted", f"interrupted{hint}")
     if isinstance(error, LayerstoreError):
         exit_code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_UNEXPECTED)
-        return Failure(exit_code, error.code, str(error))
+        return Failure(exit_code, error.code, f"{error}{_remedy(error)}")
     if isinstance(error, click.UsageError):
         help_hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
         return Failure(EXIT_USAGE, "usage", error.format_message().rstrip(".") + help_hint)
@@ -96,6 +116,14 @@ def failure_of(error: Exception) -> Failure | None:
         return Failure(EXIT_UNAVAILABLE, StorageError.code, f"{where}: {error.strerror or error}")
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Failure(EXIT_UNEXPECTED, "unexpected", f"unexpected {text}; run it with --debug to see where")
+
+
+def _remedy(error: LayerstoreError) -> str:
+    """How that is done here which the error says is to be done."""
+    if isinstance(error, CredentialsError):
+        return f" (`layerstore login {error.domain}`, or --username and --password-stdin)"
+    option = next((option for kind, option in _OPTIONS if isinstance(error, kind)), None)
+    return "" if option is None else f" ({option})"
 
 
 def end_with(error: Exception, *, as_json: bool, debug: bool) -> int:

@@ -18,12 +18,13 @@ from layerstore import EntryKind, FileSystem, ImageConfig, Node
 from layerstore.cli.failures import Interrupted
 from layerstore.cli.lookup import find_files
 from layerstore.cli.nodes import NODE_FORM, node_document, tell_unsafe_labels, telling
-from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text
+from layerstore.cli.output import moment_text, print_json, safe
 from layerstore.cli.parameters import complete_files, platform_option, utf8
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
 from layerstore.running import RunOptions, unpack_bundle
 from layerstore.unpacking import UnpackReport, unpack
+from layerstore.wording import count_text, path_text, size_text
 
 _BLOCK_SIZE = 1 << 20
 _SHORTFALLS_SHOWN = 5

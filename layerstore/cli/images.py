@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from layerstore.cli.lookup import artifact_type, find_any, find_image, platforms_of, stored_layers
-from layerstore.cli.output import count_text, moment_text, print_json, safe, size_text, table
+from layerstore.cli.output import moment_text, print_json, safe, table
 from layerstore.cli.parameters import complete_any, complete_image, complete_tag, complete_trash
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import ConflictError, NotFoundError
 from layerstore.objects import Image, Layer, LayerEncoding
 from layerstore.store import Store
+from layerstore.wording import count_text, size_text
 
 UNTAGGED = "<none>"
 """What stands for the tag of an image that has none."""

@@ -17,13 +17,14 @@ from layerstore.cli.lookup import (
     refuse_artifact,
     stored_layers,
 )
-from layerstore.cli.output import moment_text, print_json, safe, size_text, table
+from layerstore.cli.output import moment_text, print_json, safe, table
 from layerstore.cli.parameters import complete_any, complete_image, platform_option
 from layerstore.cli.settings import Settings, command
 from layerstore.digest import Digest
 from layerstore.errors import ImageNotFoundError, InvalidDigestError
 from layerstore.objects import Image, Layer
 from layerstore.store import Store
+from layerstore.wording import size_text
 
 
 @command(

@@ -7,22 +7,23 @@ from typing import Any, Literal
 
 import click
 
+from layerstore.cli.copies import REPORT_FORM, compression_option
 from layerstore.cli.failures import Interrupted
 from layerstore.cli.image_options import ImageOptions, image_options
 from layerstore.cli.lookup import find_encoding, find_image, find_layer
-from layerstore.cli.output import count_text, moment_text, path_text, print_json, safe, size_text, table
+from layerstore.cli.output import moment_text, print_json, safe, table
 from layerstore.cli.parameters import complete_image, complete_layer
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.registry_options import RegistryOptions, registry_options
 from layerstore.cli.registry_transfer import TransferOptions, Wanted, pull_image, push_images, transfer_options
 from layerstore.cli.settings import Settings, command
-from layerstore.cli.transfer import REPORT_FORM, compression_option
 from layerstore.digest import reads_as_digest
 from layerstore.errors import ImageNotFoundError, InvalidInputError, LayerNotFoundError, NotFoundError
 from layerstore.objects import Image, Layer
 from layerstore.progress import OnProgress
 from layerstore.registry.client.references import names_registry
 from layerstore.store import PushResult, Store
+from layerstore.wording import count_text, path_text, size_text
 
 _STDIO = "-"
 _SKIPPED_SHOWN = 5

@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from layerstore.cli.output import count_text, moment_text, print_json, size_text, table
+from layerstore.cli.output import moment_text, print_json, table
 from layerstore.cli.parameters import duration, size
 from layerstore.cli.progress import progress_bar
 from layerstore.cli.settings import Settings, command
 from layerstore.running import remove_dead_runs
+from layerstore.wording import count_text, size_text
 
 _CLASSES = {
     "recipe": "made again from their layers",

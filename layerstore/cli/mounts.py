@@ -14,13 +14,14 @@ from layerstore.cli.lookup import (
     for_platform,
     refuse_artifact,
 )
-from layerstore.cli.output import count_text, print_json, safe, table
+from layerstore.cli.output import print_json, safe, table
 from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import LayerstoreError
 from layerstore.mounting.client import MountInfo, mounts, unmount
 from layerstore.objects import Image
 from layerstore.store import Store
+from layerstore.wording import count_text
 
 
 @command(

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from layerstore import EntryKind, ImageConfig, Node
-from layerstore.cli.output import jsonable, path_text, safe
+from layerstore.cli.output import jsonable, safe
 from layerstore.errors import ConflictError, InvalidInputError, LayerstoreError, NotFoundError
 from layerstore.running.specification import unsafe_labels
+from layerstore.wording import path_text
 
 NODE_FORM = (
     "path, kind, mode (text), uid, gid, size, mtime_ns, link_target, device, links (how many names it has), xattrs "

@@ -1,4 +1,4 @@
-"""What is printed: JSON documents, tables, sizes and times, and names that cannot harm a terminal."""
+"""What is printed: JSON documents, tables, times, and names that cannot harm a terminal."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+from layerstore.wording import escaped, path_text
+
 _COLUMN_GAP = "   "
 
 
@@ -23,44 +24,12 @@ def safe(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8, as Python keeps it in file names
-        return f"\\x{number - 0xDC00:02x}"
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def path_text(path: bytes) -> str:
-    """A path out of a layer as text; bytes that are not UTF-8 become ``\\xff``."""
-    return path.decode("utf-8", "backslashreplace")
-
-
-def size_text(size: float) -> str:
-    """A size for humans, for example ``12.3 MiB``."""
-    if abs(size) < 1024:
-        return f"{size:.0f} B"
-    value = float(size)
-    unit = 0
-    # 1023.96 KiB would be printed as 1024.0 KiB.
-    while round(abs(value), 1) >= 1024 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}"
+    return "".join(character if character.isprintable() else escaped(character) for character in text)
 
 
 def moment_text(moment: datetime) -> str:
     """A time for humans, in their time zone, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def count_text(count: int, noun: str) -> str:
-    """For example ``1 layer``, ``2,000 layers`` or ``0 directories``."""
-    if count == 1:
-        return f"{count:,} {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:

@@ -34,7 +34,7 @@ def opened_source(
     """A place to copy from, and the name that was given with it. An archive from a pipe is read to its end first."""
     if _is_remote(text, format):
         remote = RemoteName.parse(text)
-        with closing(RemoteRepository(remote.repository, options=registry.connection())) as repository:
+        with closing(RemoteRepository(remote.repository, options=registry.connection(remote))) as repository:
             yield repository, remote.image
         return
     if is_pipe(text):
@@ -69,7 +69,7 @@ def opened_sink(text: str, format: str | None, registry: RegistryOptions) -> Ite
         remote = RemoteName.parse(text)
         if remote.digest is not None:
             raise click.UsageError(f"{remote.repository} gets an image by a tag; leave out the digest")
-        with closing(RemoteRepository(remote.repository, options=registry.connection())) as repository:
+        with closing(RemoteRepository(remote.repository, options=registry.connection(remote))) as repository:
             yield repository, remote.tag
         return
     if is_pipe(text):

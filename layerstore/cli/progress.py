@@ -3,104 +3,28 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Column
-from rich.text import Text
-
-from layerstore.cli.output import safe, size_text
+from layerstore.cli.loading import load
 from layerstore.cli.settings import Settings
-from layerstore.progress import OnProgress, Progress
+from layerstore.progress import OnProgress
 
-
-class _DoneColumn(ProgressColumn):
-    """``12.3 MiB / 40.0 MiB``, or counts of whatever else is done."""
-
-    def render(self, task: Task) -> Text:
-        done = _amount(task.completed, task.fields["unit"])
-        if task.total is None:
-            return Text(done)
-        return Text(f"{done} / {_amount(task.total, task.fields['unit'])}")
-
-
-class _SpeedColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None or task.fields["unit"] != "bytes":
-            return Text("")
-        return Text(f"{size_text(speed)}/s")
+_BARS = "layerstore.cli.bars"
 
 
 @contextmanager
 def progress_bar(settings: Settings, subject: str) -> Iterator[OnProgress | None]:
     """What to give to an operation as ``on_progress``: a bar that is gone again when the block ends, or None."""
-    with _bars(settings) as bars:
-        if bars is None:
-            yield None
-            return
-        task = bars.add_task(safe(subject), total=None, unit="bytes")
-
-        def show(progress: Progress) -> None:
-            description = safe(f"{subject} {progress.note}".rstrip())
-            bars.update(
-                task, description=description, completed=progress.done, total=progress.total, unit=progress.unit
-            )
-
-        yield show
+    if not settings.shows_progress:
+        yield None
+        return
+    with load(_BARS).one_bar(subject) as on_progress:
+        yield on_progress
 
 
 @contextmanager
 def progress_bars(settings: Settings) -> Iterator[OnProgress | None]:
     """As `progress_bar`, for an operation that tells of several subjects: a bar for each that is under way."""
-    with _bars(settings) as bars:
-        if bars is None:
-            yield None
-            return
-        tasks: dict[tuple[str, str], TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            key = (progress.operation, progress.subject)
-            is_finished = progress.total is not None and progress.done >= progress.total
-            if is_finished and tasks.keys() - {key}:  # the last one stays, as there is still something to wait for
-                if key in tasks:
-                    bars.remove_task(tasks.pop(key))
-                return
-            if key not in tasks:
-                tasks[key] = bars.add_task("", total=None, unit=progress.unit)
-            description = safe(f"{progress.operation} {progress.subject} {progress.note}".rstrip())
-            bars.update(tasks[key], description=description, completed=progress.done, total=progress.total)
-
-        yield show
-
-
-@contextmanager
-def _bars(settings: Settings) -> Iterator[Bars | None]:
     if not settings.shows_progress:
         yield None
         return
-    console = Console(stderr=True)
-    if console.is_dumb_terminal:
-        yield None
-        return
-    bars = Bars(
-        SpinnerColumn(),
-        # Without markup: a file may be called "[red]".
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        BarColumn(bar_width=16),
-        _DoneColumn(table_column=Column(no_wrap=True, justify="right")),
-        _SpeedColumn(table_column=Column(no_wrap=True, justify="right")),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        console=console,
-        expand=True,
-        transient=True,
-        # Results go to stdout as they are, whatever happens on the terminal.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with bars:
-        yield bars
-
-
-def _amount(number: float, unit: str) -> str:
-    return size_text(number) if unit == "bytes" else f"{number:,.0f} {unit}"
+    with load(_BARS).several_bars() as on_progress:
+        yield on_progress

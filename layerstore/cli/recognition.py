@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from layerstore.cli.output import print_json, safe, size_text
+from layerstore.cli.output import print_json, safe
 from layerstore.cli.settings import Settings, command
 from layerstore.encodings.prove import Proof, prove
+from layerstore.wording import size_text
 
 
 @command(

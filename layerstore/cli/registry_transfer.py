@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import click
 
 from layerstore import CopyReport, RemoteRepository, Store
+from layerstore.cli.copies import SELECTION_OPTIONS, CopyOptions, Outcome, copy_all, print_outcome, summed
 from layerstore.cli.grouped_options import Command, with_options
-from layerstore.cli.lookup import find_image
+from layerstore.cli.lookup import find_image, platforms_of
 from layerstore.cli.naming import Naming, namings
+from layerstore.cli.output import safe
 from layerstore.cli.registry_options import RegistryOptions
 from layerstore.cli.settings import Settings
-from layerstore.cli.transfer import SELECTION_OPTIONS, CopyOptions, copy_all, print_report, summed
 from layerstore.errors import ImageNotFoundError
 from layerstore.places.place import Root
 from layerstore.places.platforms import WantedPlatform
@@ -71,9 +72,9 @@ def pull_image(settings: Settings, text: str, wanted: Wanted, registry: Registry
         if wanted.name is not None:
             store.tags.check(wanted.name)  # before anything is copied
         reference = remote.repository if wanted.all_tags else _whole(remote)
-        with closing(RemoteRepository(reference, options=registry.connection())) as source:
+        with closing(RemoteRepository(reference, options=registry.connection(remote))) as source:
             report = _pull(settings, store, source, wanted)
-    print_report(settings, report, to_stdout=False)
+    print_outcome(settings, Outcome.between(report, source))
 
 
 def push_images(
@@ -89,18 +90,19 @@ def push_images(
     for remote in remotes:
         if remote.digest is not None:
             raise click.UsageError(f"{remote.repository} gets an image by a tag; leave out the digest")
-    connection = registry.connection()
     with settings.open(read_only=True) as store:
         digests = [_image_to_push(store, image, remote) for remote in remotes]
         reports = []
+        traffics = []
         for remote, digest in zip(remotes, digests, strict=True):
-            with closing(RemoteRepository(remote.repository, options=connection)) as sink:
+            with closing(RemoteRepository(remote.repository, options=registry.connection(remote))) as sink:
                 copies = [Naming([digest], remote.tag or DEFAULT_TAG)]
                 report = copy_all(
                     settings, StorePlace(store), sink, copies, options, compression=compression, operation="push"
                 )
             reports.append(_named_whole(report, remote.repository))
-    print_report(settings, summed(reports), to_stdout=False)
+            traffics.append(sink.traffic)
+    print_outcome(settings, Outcome(summed(reports), sent=traffics))
 
 
 def _named_whole(report: CopyReport, repository: str) -> CopyReport:
@@ -135,18 +137,37 @@ def _pull(settings: Settings, store: Store, source: RemoteRepository, wanted: Wa
     reports = []
     for root in source.roots():
         options = wanted.transfer.copying()
-        if not wanted.all and options.platform is None:
-            options = replace(options, platform=_own_platform(source, root))
+        if not wanted.all:
+            options = replace(options, platform=_chosen_platform(source, root, options.platform))
         chosen = [str(root.name)] if wanted.all_tags else None
         copies = namings(source, chosen, wanted.name, options.platform)
         reports.append(copy_all(settings, source, StorePlace(store), copies, options, operation="pull"))
+        if not wanted.all:
+            _warn_of_others(store, reports[-1], wanted.transfer.platform)
     return summed(reports)
 
 
-def _own_platform(source: RemoteRepository, root: Root) -> str | None:
-    """This machine's platform, if there is a choice."""
+def _chosen_platform(source: RemoteRepository, root: Root, given: str | None) -> str | None:
+    """The platform to take of an index, this machine's unless one is given; None where there is no choice."""
+    whole = root if root.name is None else replace(root, name=f"{source.repository}:{root.name}")
     try:
-        platform = platform_to_copy(source, root, WantedPlatform.of_this_machine())
+        platform = platform_to_copy(source, whole, _wanted(given))
     except ImageNotFoundError as error:
         raise ImageNotFoundError(f"{error}; choose one with --platform, or take all with --all") from None
     return None if platform is None else str(platform)
+
+
+def _wanted(given: str | None) -> WantedPlatform:
+    return WantedPlatform.of_this_machine() if given is None else WantedPlatform.parse(given)
+
+
+def _warn_of_others(store: Store, report: CopyReport, given: str | None) -> None:
+    """Say it of images that are for another platform than was meant: without an index there was nothing to choose."""
+    meant = _wanted(given)
+    fitting = {str(one) for one in meant.candidates()}
+    for copied in report.images:
+        image = store.images.get(copied.digest)
+        known = [] if image is None or image.is_index else platforms_of(image)
+        if known and not fitting.intersection(known):
+            name = safe(copied.name or copied.digest)
+            click.echo(f"layerstore: warning: {name} is for {safe(', '.join(known))}, not for {meant}", err=True)

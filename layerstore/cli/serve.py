@@ -2,8 +2,8 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,6 +11,7 @@ from layerstore.cli.output import print_json
 from layerstore.cli.parameters import pair
 from layerstore.cli.settings import Settings, command
 from layerstore.errors import UnavailableError
+from layerstore.registry.server.options import Options
 
 _SERVER = "layerstore.registry.server.serving"
 _OWN_PACKAGE = "layerstore"
@@ -75,33 +76,35 @@ def serve(
         if settings.json:
             print_json({"address": address}, indent=None)
         else:
-            click.echo(f"listening on {address}")
+            settings.say(f"listening on {address}")
         sys.stdout.flush()
 
-    options = {
-        "configuration": config,
-        "host": host,
-        "port": port,
-        "workers": workers,
-        "url": url,
-        "tls_certificate": tls_certificate,
-        "tls_key": tls_key,
-        "htpasswd": htpasswd,
-        "anonymous": anonymous,
-        "no_delete": no_delete,
-        "audit": audit,
-        "proxies": dict(proxies),
-    }
-    _server().serve(settings.path, options, announce)
+    options = Options(
+        configuration=config,
+        host=host,
+        port=port,
+        workers=workers,
+        url=url,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        htpasswd=htpasswd,
+        anonymous=anonymous,
+        no_delete=no_delete,
+        audit=audit,
+        proxies=dict(proxies),
+        quiet=settings.quiet,
+    )
+    _server()(settings.path, options, announce)
 
 
-def _server() -> Any:
+def _server() -> Callable[[Path, Options, Callable[[str], None]], None]:
     # The server's packages are an extra, without which all other commands work: so it is imported when it is asked for.
     try:
-        return importlib.import_module(_SERVER)
+        serve: Callable[[Path, Options, Callable[[str], None]], None] = importlib.import_module(_SERVER).serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == _OWN_PACKAGE:
             raise
         raise UnavailableError(
             f"the server needs packages that are not installed ({error.name}): pip install 'layerstore[server]'"
         ) from None
+    return serve

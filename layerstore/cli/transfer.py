@@ -1,60 +1,33 @@
 """Commands that bring images from one place to another: import, export, copy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
-
 import click
 
+from layerstore.cli.copies import (
+    REPORT_FORM,
+    SELECTION_OPTIONS,
+    CopyOptions,
+    Outcome,
+    compression_option,
+    copy_all,
+    print_outcome,
+    show_outcome,
+)
 from layerstore.cli.encodings import prove_some, show_proof
-from layerstore.cli.failures import EXIT_DAMAGED, Interrupted
+from layerstore.cli.failures import EXIT_DAMAGED
 from layerstore.cli.grouped_options import Command, Decorator, with_options
 from layerstore.cli.lookup import find_image
 from layerstore.cli.naming import Naming, namings
-from layerstore.cli.output import count_text, print_json, safe, size_text
+from layerstore.cli.output import print_json
 from layerstore.cli.parameters import complete_image_or_file
 from layerstore.cli.places import chosen_references, is_pipe, one_name, opened_sink, opened_source
-from layerstore.cli.progress import progress_bars
 from layerstore.cli.registry_options import RegistryOptions, registry_options
 from layerstore.cli.settings import Settings, command
-from layerstore.errors import EncoderUnavailableError
-from layerstore.places.copying import CopiedImage, CopyReport, copy
+from layerstore.places.copying import CopyReport
 from layerstore.places.opening import FORMATS
-from layerstore.places.place import Sink, Source
 from layerstore.places.store_place import StorePlace
-from layerstore.progress import OnProgress, Progress
 from layerstore.store import Store
 
-_UNNAMED = "<none>"
-_COMPRESSIONS = ("none", "gzip", "zstd")
-REPORT_FORM = (
-    "images (digest, source_digest, source_name, name), documents, blobs_copied, bytes_copied, blobs_present, "
-    "bytes_present, blobs_absent (layers that licences keep elsewhere), replaced (names that another image had)"
-)
 _PLACE = click.Path(allow_dash=True)
-
-
-@dataclass(frozen=True, slots=True)
-class CopyOptions:
-    """What the commands have in common; each field is an option of that name."""
-
-    name: str | None
-    platform: str | None
-    referrers: bool
-    jobs: int | None
-
-
-SELECTION_OPTIONS: tuple[Decorator, ...] = (
-    click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index, copy only the image for this platform."),
-    click.option("--referrers", is_flag=True, help="Also what refers to the images: signatures, attestations."),
-    click.option(
-        "--jobs",
-        type=click.IntRange(1, 64),
-        metavar="N",
-        help="How many blobs are copied at the same time; by default as many as suit the place.",
-    ),
-)
-"""What every command has that copies images: ``platform``, ``referrers``, ``jobs``."""
 _OPTIONS: tuple[Decorator, ...] = (
     click.option("--name", metavar="NAME", help="What to call the image there."),
     *SELECTION_OPTIONS,
@@ -68,13 +41,6 @@ def _copy_options(function: Command) -> Command:
 
 def _format_option(text: str) -> Decorator:
     return click.option("--format", type=click.Choice(FORMATS), help=text)
-
-
-compression_option = click.option(
-    "--compression",
-    type=click.Choice(_COMPRESSIONS),
-    help="Compress layers anew that are not compressed so; digests change.",
-)
 
 
 @command(
@@ -119,11 +85,12 @@ def import_(
             if one.name is not None:
                 store.tags.check(one.name)  # before anything is copied
         report = copy_all(settings, source, StorePlace(store), copies, options)
+        outcome = Outcome.between(report, source)
         proof = prove_some(settings, store, _blobs(store, report)) if prove else None
     if settings.json:
-        print_json({**_document(report), "proof": proof})
+        print_json({**outcome.document(), "proof": proof})
     else:
-        _show_report(settings, report)
+        show_outcome(settings, outcome)
         if proof is not None:
             show_proof(settings, proof)
     return EXIT_DAMAGED if proof is not None and proof["damaged"] else 0
@@ -167,7 +134,7 @@ def export(
         with opened_sink(place, format, registry) as (sink, in_place):
             copies = [Naming(chosen, one_name(options.name, in_place))]
             report = copy_all(settings, StorePlace(store), sink, copies, options, compression=compression)
-    print_report(settings, report, to_stdout=is_pipe(place))
+    print_outcome(settings, Outcome.between(report, StorePlace(store), sink), to_stdout=is_pipe(place))
 
 
 @command(
@@ -206,7 +173,7 @@ def copy_(
         with opened_sink(sink, None, registry) as (target, in_sink):
             copies = [Naming(chosen, one_name(options.name, in_sink))]
             report = copy_all(settings, opened, target, copies, options, compression=compression)
-    print_report(settings, report, to_stdout=is_pipe(sink))
+    print_outcome(settings, Outcome.between(report, opened, target), to_stdout=is_pipe(sink))
 
 
 def _reference(store: Store, text: str) -> str:
@@ -218,95 +185,3 @@ def _reference(store: Store, text: str) -> str:
 def _blobs(store: Store, report: CopyReport) -> list[str]:
     blobs = dict.fromkeys(blob for image in report.images for blob in store.images[image.digest].blobs)
     return [blob for blob in blobs if blob in store.encodings]
-
-
-def copy_all(
-    settings: Settings,
-    source: Source,
-    sink: Sink,
-    copies: Sequence[Naming],
-    options: CopyOptions,
-    *,
-    compression: str | None = None,
-    operation: str = "copy",
-) -> CopyReport:
-    """Run copies, of which bars tell under the name of the operation; what they came to."""
-    try:
-        with progress_bars(settings) as bars:
-            on_progress = None if bars is None else _called(bars, operation)
-            reports = [
-                copy(
-                    source,
-                    sink,
-                    one.references,
-                    name=one.name,
-                    platform=options.platform,
-                    referrers=options.referrers,
-                    compression=compression,
-                    on_progress=on_progress,
-                    jobs=options.jobs,
-                )
-                for one in copies
-            ]
-    except KeyboardInterrupt as error:
-        raise Interrupted("what has come whole into a store or a layout is not copied again the next time") from error
-    except EncoderUnavailableError as error:
-        others = "`--compression zstd` or `--compression none`"
-        raise EncoderUnavailableError(f"{error}; {others} gives the same layers under other digests") from error
-    return summed(reports)
-
-
-def _called(bars: OnProgress, operation: str) -> OnProgress:
-    def tell(progress: Progress) -> None:
-        bars(replace(progress, operation=operation) if progress.operation == "copy" else progress)
-
-    return tell
-
-
-def summed(reports: Sequence[CopyReport]) -> CopyReport:
-    """What several copies came to together."""
-    counts = [field.name for field in fields(CopyReport) if field.name not in ("images", "replaced")]
-    return CopyReport(
-        tuple(image for report in reports for image in report.images),
-        **{name: sum(getattr(report, name) for report in reports) for name in counts},
-        replaced=tuple(name for report in reports for name in report.replaced),
-    )
-
-
-def _document(report: CopyReport) -> dict[str, Any]:
-    return {field.name: getattr(report, field.name) for field in fields(report)}
-
-
-def print_report(settings: Settings, report: CopyReport, *, to_stdout: bool) -> None:
-    """Print what a copy came to; on stderr if what was copied went ``to_stdout``."""
-    if settings.json:
-        print_json(_document(report), err=to_stdout)
-    elif not to_stdout:
-        _show_report(settings, report)
-    elif not settings.quiet:
-        for image in report.images:
-            if image.digest != image.source_digest:
-                click.echo(_image_line(image), err=True)
-
-
-def _image_line(image: CopiedImage) -> str:
-    name = _UNNAMED if image.name is None else safe(image.name)
-    before = "" if image.digest == image.source_digest else f"   (was {image.source_digest})"
-    return f"{image.digest}   {name}{before}"
-
-
-def _show_report(settings: Settings, report: CopyReport) -> None:
-    if settings.quiet:
-        for digest in dict.fromkeys(image.digest for image in report.images):
-            click.echo(digest)
-        return
-    for image in report.images:
-        click.echo(_image_line(image))
-    parts = [f"{count_text(report.blobs_copied, 'blob')} new, {size_text(report.bytes_copied)}"]
-    if report.blobs_present:
-        parts.append(f"{report.blobs_present:,} already present, {size_text(report.bytes_present)}")
-    if report.blobs_absent:
-        parts.append(f"{report.blobs_absent:,} kept elsewhere for their licence")
-    click.echo(f"{count_text(len(report.images), 'image')}: {'; '.join(parts)}")
-    for name in report.replaced:
-        click.echo(f"another image was called {safe(name)}; it is still there, without a name")

@@ -9,9 +9,10 @@ import click
 from layerstore import FileSystem, Node
 from layerstore.cli.lookup import find_files
 from layerstore.cli.nodes import NODE_FORM, node_document, telling
-from layerstore.cli.output import count_text, path_text, print_json, safe, size_text
+from layerstore.cli.output import print_json, safe
 from layerstore.cli.parameters import complete_files, platform_option
 from layerstore.cli.settings import Settings, command
+from layerstore.wording import count_text, path_text, size_text
 
 
 @command(

@@ -12,6 +12,7 @@ from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, InvalidManifestError
 from layerstore.oci.config import parse_config
 from layerstore.oci.documents import (
+    CONFIG_SIZE_MAX,
     DOCUMENT_SIZE_MAX,
     Descriptor,
     Index,
@@ -189,7 +190,7 @@ class _Walk:
     def _visit_manifest(self, digest: Digest, manifest: Manifest) -> None:
         closure, config = self._closure, manifest.config
         diff_ids: tuple[Digest, ...] = ()
-        if config.size > DOCUMENT_SIZE_MAX:
+        if config.size > CONFIG_SIZE_MAX:
             closure.blobs.append(Blob(config, None))
         else:
             data = closure.documents[config.digest] = self._walker.read(config)

@@ -7,7 +7,7 @@ new one, or (before the first is complete) no store yet, and the next run finish
 taken away before the switch and put back after it, as a store without one writes it anew from its index when it is
 opened, and an index and a journal that disagree must never meet. Packs that had to be put together from both (the
 target was damaged, or used as a store) are put in place right before the switch; a death in between leaves them with
-the earlier index until the next run.
+the earlier index until the next run. So are the databases of a registry (`backup_databases`).
 
 A store may be damaged. A record that is damaged in the store and good in the target stays as it is there. What is
 damaged in both, or what the store has already marked as lost, cannot be mended here: if the earlier backup can still
@@ -27,6 +27,7 @@ from uuid import uuid4
 
 from layerstore.digest import Digest
 from layerstore.errors import ConflictError, ContentDamagedError, InvalidOptionError, StoreExistsError
+from layerstore.operations.backup_databases import DatabaseCopier
 from layerstore.operations.backup_losses import damaged_layers, missing_blobs, still_whole
 from layerstore.operations.backup_packs import PackCopier
 from layerstore.operations.backup_raw import RawCopier
@@ -167,6 +168,8 @@ class _Backup:
         new.packs.mkdir()
         try:
             packs = self._copy_index(new.root)
+            databases = DatabaseCopier(self._store.layout.root, root, new.root)
+            databases.bring()
             index = Index(new.root, read_only=True)
             try:
                 with index.read() as transaction:
@@ -177,6 +180,7 @@ class _Backup:
                 index.close()
             index_size = (new.root / "data.mdb").stat().st_size
             copier.install()
+            databases.install()
             self._switch(new.root)
         finally:
             shutil.rmtree(new.root, ignore_errors=True)

@@ -17,7 +17,7 @@ from layerstore.errors import (
     TagNotFoundError,
 )
 from layerstore.oci.closure import Closure, gather
-from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Index, parse_image
+from layerstore.oci.documents import CONFIG_SIZE_MAX, Index, parse_image
 from layerstore.oci.media_types import LAYER_COMPRESSIONS
 from layerstore.oci.reference import DEFAULT_TAG, Reference
 from layerstore.operations.closure import kept_by, stored_diff_id
@@ -274,7 +274,7 @@ def documents_of(transaction: Transaction, digest: Digest) -> ImageDocuments:
     if isinstance(document, Index):
         raise InvalidManifestError(f"{digest} is an index of several images; name one of them by its platform")
     config = transaction.blobs.get(document.config.digest)
-    if config is None and document.config.size > DOCUMENT_SIZE_MAX:
+    if config is None and document.config.size > CONFIG_SIZE_MAX:
         raise InvalidManifestError(f"the config of {digest} is too large for a document")
     return ImageDocuments(record.data, transaction.blobs[document.config.digest].data)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from layerstore.digest import Digest
 from layerstore.encodings.recipe import ENCODER_SET
-from layerstore.operations.closure import stored_closure
+from layerstore.operations.closure import layers_of, stored_closure
 from layerstore.operations.encoding_cache import cache_size
 from layerstore.operations.forecast import Forecast
 from layerstore.operations.keeping import images_of
@@ -113,8 +113,7 @@ def store_stats(store: OpenedStore) -> Stats:
         sizes = {diff_id: record.size for diff_id, record in transaction.layers.items()}
         numbers = {diff_id: record.number for diff_id, record in transaction.layers.items()}
         logical = sum(
-            sum(sizes.get(diff_id, 0) for diff_id in stored_closure(transaction, digest).diff_ids)
-            for digest in transaction.images
+            sum(sizes.get(diff_id, 0) for diff_id in layers_of(transaction, digest)) for digest in transaction.images
         )
         logical += sum(sizes[diff_id] for diff_id, number in numbers.items() if not images_of(transaction, number))
         packs = [record for _, record in transaction.packs.items()]
@@ -193,7 +192,9 @@ def image_usage(store: OpenedStore, digest: Digest) -> ImageUsage:
     """What one image occupies and has for itself."""
     with store.index.read() as transaction:
         closure = stored_closure(transaction, digest)
-        present = [layer for diff_id in closure.diff_ids if (layer := transaction.layers.get(diff_id)) is not None]
+        # Not those that configs name alone: what they do not speak of is kept, too.
+        layers = [transaction.layers.get(diff_id) for diff_id in layers_of(transaction, digest)]
+        present = [layer for layer in layers if layer is not None]
         raw = [encoding for one in closure.blob_digests if (encoding := transaction.encodings.get(one)) is not None]
         forecast = Forecast(transaction)
         forecast.drop_image(digest)

@@ -41,7 +41,7 @@ class Walker(closure.Walker):
             found = super().closure_of(root, document)
         except BlobNotFoundError as error:
             if isinstance(document, Index) and any(child.platform is not None for child in document.manifests):
-                raise BlobNotFoundError(f"{error}: copy one platform that is there (--platform)") from None
+                raise BlobNotFoundError(f"{error}: copy one platform that is there") from None
             raise
         blobs_of([found])
         return found

@@ -20,7 +20,14 @@ from layerstore.errors import (
 )
 from layerstore.oci import media_types
 from layerstore.oci.config import parse_config
-from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, image_manifest, parse_index, serialize
+from layerstore.oci.documents import (
+    CONFIG_SIZE_MAX,
+    DOCUMENT_SIZE_MAX,
+    Descriptor,
+    image_manifest,
+    parse_index,
+    serialize,
+)
 from layerstore.places.archive import blob_blocks_in, blob_size_in, layout_files_in
 from layerstore.places.closure import Walker
 from layerstore.places.content import verified_document
@@ -198,7 +205,7 @@ class _OldImages:
             member = self._tar.member(entry.Config)
         except BlobNotFoundError as error:
             raise BlobNotFoundError(f"{error}, where {MANIFEST_NAME} says the config of an image is") from None
-        if member.size > DOCUMENT_SIZE_MAX:
+        if member.size > CONFIG_SIZE_MAX:
             raise InvalidManifestError(f"{self._place}: a config of {member.size} bytes is not accepted")
         return b"".join(self._tar.blocks(member, member.size))
 

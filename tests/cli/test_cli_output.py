@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerstore.cli.output import count_text, json_text, jsonable, safe, size_text, table
+from layerstore.cli.output import json_text, jsonable, safe, table
 from layerstore.cli.parameters import duration, pair, size, words
 from layerstore.digest import Digest
 
@@ -74,26 +74,6 @@ def test_jsonable() -> None:
     assert type(jsonable(Digest.of(b""))) is str
     with pytest.raises(TypeError):
         jsonable(object())
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1024**2 - 1, "1.0 MiB"),
-        (1536 * 1024, "1.5 MiB"),
-        (10 * 1024**3, "10.0 GiB"),
-        (2**70, "1024.0 EiB"),
-    ],
-)
-def test_size_text(number: int, text: str) -> None:
-    assert size_text(number) == text
-
-
-def test_count_text() -> None:
-    assert [count_text(number, "layer") for number in (0, 1, 2000)] == ["0 layers", "1 layer", "2,000 layers"]
 
 
 def test_table() -> None:

@@ -452,7 +452,7 @@ def test_an_interrupt_says_what_is_kept(run: Run, layout: Layout, monkeypatch: p
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("layerstore.cli.transfer.copy", interrupted)
+    monkeypatch.setattr("layerstore.cli.copies.copy", interrupted)
     result = run("import", "shop")
     assert result.exit_code == 130 and "not copied again" in result.stderr
 

@@ -5,9 +5,11 @@ import io
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -199,6 +201,10 @@ def test_a_disk_that_can_only_be_read(disk: Path) -> None:
 
 def test_a_backup_from_a_disk_that_can_only_be_read(disk: Path, tmp_path: Path) -> None:
     fill(disk / "store")
+    (disk / "store" / "registry").mkdir()
+    with closing(sqlite3.connect(disk / "store" / "registry" / "links.sqlite")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE manifests (digest TEXT)")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     command = [sys.executable, "-m", "layerstore", "--store", str(disk / "store"), "backup", str(tmp_path / "copy")]
     for _ in range(2):
@@ -207,6 +213,8 @@ def test_a_backup_from_a_disk_that_can_only_be_read(disk: Path, tmp_path: Path) 
     with Store.open(tmp_path / "copy") as copy:
         assert_all_there(copy)
         assert_clean(copy)
+    with closing(sqlite3.connect(tmp_path / "copy" / "registry" / "links.sqlite")) as database:
+        assert database.execute("SELECT name FROM sqlite_schema").fetchall() == [("manifests",)]
 
 
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable]

@@ -11,7 +11,7 @@ from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, InvalidManifestError
 from layerstore.oci import closure as closure_module
 from layerstore.oci.closure import Closure, Walker, gather
-from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor
+from layerstore.oci.documents import CONFIG_SIZE_MAX, DOCUMENT_SIZE_MAX, Descriptor
 from layerstore.oci.media_types import (
     DOCKER_FOREIGN_LAYER_GZIP,
     DOCKER_MANIFEST,
@@ -130,7 +130,7 @@ def test_blobs_without_a_diff_id_are_needed_unless_they_come_from_elsewhere(docu
 
 
 def test_a_config_that_is_too_large_for_a_document_is_a_blob(documents: Documents) -> None:
-    config = {"mediaType": "application/x-model", "digest": digest("config"), "size": DOCUMENT_SIZE_MAX + 1}
+    config = {"mediaType": "application/x-model", "digest": digest("config"), "size": CONFIG_SIZE_MAX + 1}
     root = documents.manifest([layer("a")], config)
     for walk in both(documents):
         closure = walk(root)
@@ -173,7 +173,7 @@ def test_documents_are_bounded_in_number_and_in_sum(documents: Documents, monkey
 def test_a_document_may_not_be_larger_than_any(documents: Documents) -> None:
     config = documents.add(b" " * (DOCUMENT_SIZE_MAX + 1), "application/x-model")
     for walk in both(documents):
-        with pytest.raises(InvalidManifestError, match="documents over 4194304"):
+        with pytest.raises(InvalidManifestError, match=f"documents over {DOCUMENT_SIZE_MAX}"):
             walk(documents.index([documents.manifest([], config | {"size": 1})]))
 
 

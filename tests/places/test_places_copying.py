@@ -33,7 +33,7 @@ from layerstore.errors import (
     InvalidReferenceError,
     NoSpaceError,
 )
-from layerstore.oci.documents import Descriptor
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor
 from layerstore.places.copying import copy
 from layerstore.places.docker_archive import DockerArchive
 from layerstore.places.layout import OCILayout
@@ -127,8 +127,8 @@ def test_documents_are_bounded(maker: LayoutMaker, monkeypatch: pytest.MonkeyPat
 
 def test_a_huge_document_is_not_read(maker: LayoutMaker) -> None:
     root = maker.image([])
-    maker.list_root(root | {"size": 5 << 20}, "1.0")
-    with pytest.raises(InvalidManifestError, match="documents over 4194304"):
+    maker.list_root(root | {"size": DOCUMENT_SIZE_MAX + 1}, "1.0")
+    with pytest.raises(InvalidManifestError, match=f"documents over {DOCUMENT_SIZE_MAX}"):
         copied(maker)
 
 

@@ -18,6 +18,7 @@ from layerstore.errors import (
     LayerstoreError,
     UnsupportedFormatError,
 )
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX
 from layerstore.places.copying import copy
 from layerstore.places.files import TEMPORARY_PREFIX, opened_directory, temporary_within
 from layerstore.places.layout import OCILayout
@@ -128,7 +129,7 @@ def test_an_index_that_nobody_would_read_is_not_written(tmp_path: Path) -> None:
     for number in range(3):
         maker = LayoutMaker(tmp_path / f"shop{number}")
         image = maker.image([layer_tar({str(number): b""})])
-        maker.list_root(image | {"annotations": {"x": "y" * (3 << 19)}}, f"v{number}")
+        maker.list_root(image | {"annotations": {"x": "y" * (DOCUMENT_SIZE_MAX * 3 // 8)}}, f"v{number}")
         if number < 2:
             copy(OCILayout(maker.path), target)
     with pytest.raises(InvalidManifestError, match="nobody reads"):

@@ -2,10 +2,12 @@
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from layerstore.errors import RegistryError
+from layerstore.registry.client.problems import UnencryptedError
 
 _URL_LENGTH_MAX = 16 << 10
 _URL = re.compile(r"[!-~]+")
@@ -19,6 +21,10 @@ class Origin:
     scheme: str
     host: str
     port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -41,6 +47,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def leads_inward(host: str) -> bool:
+    """Whether an address, however it is written, is this machine, or one that only its own network reaches."""
+    text = host.strip("[]").partition("%")[0].rstrip(".")
+    if text == "localhost" or text.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(text))  # "127.1", "0x7f000001": as the resolver reads them
+        except OSError:
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    found = mapped or address
+    return found.is_loopback or found.is_unspecified or found.is_link_local
+
+
 def origin_of(url: str) -> Origin:
     """The origin of a URL. Raises `RegistryError` for what is none, or none of HTTP."""
     try:
@@ -59,7 +82,7 @@ def followed(base: str, location: str, *, plain_http: bool) -> str:
     """The URL that a registry sends us on to, from ``base``.
 
     Raises `RegistryError` for one that leaves TLS, unless that is wanted, and for one from elsewhere that leads to this
-    machine, where the registry could reach what is not meant for it.
+    machine or its own network (link-local), where the registry could reach what is not meant for it.
     """
     if len(location) > _URL_LENGTH_MAX or not _URL.fullmatch(location):
         raise _no_address(location)  # urljoin would drop what is not allowed
@@ -69,9 +92,9 @@ def followed(base: str, location: str, *, plain_http: bool) -> str:
         raise _no_address(location) from None
     target, before = origin_of(url), origin_of(base)
     if not (target.is_private or plain_http):
-        raise RegistryError(f"{before.host} leads to {url[:200]!r}, which is not encrypted; --plain-http allows it")
-    if target.is_loopback and not before.is_loopback:
-        raise RegistryError(f"{before.host} leads to {url[:200]!r}, which is this machine")
+        raise UnencryptedError(f"{before} leads to {url[:200]!r}, which is not encrypted; that has to be allowed")
+    if leads_inward(target.host) and not leads_inward(before.host):
+        raise RegistryError(f"{before} leads to {url[:200]!r}, which is this machine, or its own network")
     return url
 
 

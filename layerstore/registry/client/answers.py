@@ -5,7 +5,8 @@ from typing import Any
 
 from layerstore.errors import DeniedError, OversizedError, RegistryError
 from layerstore.registry.client.addresses import origin_of
-from layerstore.registry.client.transport import BrokenConnectionError, Response
+from layerstore.registry.client.problems import BrokenConnectionError
+from layerstore.registry.client.transport import Response
 
 _ERROR_SIZE_MAX = 64 << 10
 _SHOWN_ERRORS_MAX = 3
@@ -14,7 +15,7 @@ _SHOWN_LENGTH_MAX = 200
 
 def failure(response: Response, what: str) -> RegistryError:
     """The error for an answer that was not hoped for; ``what`` was asked for. The body is read."""
-    host = origin_of(response.url).host
+    host = origin_of(response.url)
     detail = _detail(response)
     if response.status == 403:
         return DeniedError(f"{host} does not allow {what}: {detail}")

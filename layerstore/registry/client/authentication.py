@@ -15,8 +15,10 @@ from layerstore.registry.client.addresses import Origin, followed, origin_of, wi
 from layerstore.registry.client.challenges import Challenge, parse_challenges
 from layerstore.registry.client.credentials import Credentials
 from layerstore.registry.client.options import ConnectionOptions
+from layerstore.registry.client.problems import BrokenConnectionError, CredentialsError, UnencryptedLoginError
 from layerstore.registry.client.retrying import PASSING_STATUSES, Patience, asked_seconds
-from layerstore.registry.client.transport import BrokenConnectionError, Response, Transport
+from layerstore.registry.client.scopes import wanted_access
+from layerstore.registry.client.transport import Response, Transport
 
 _CLIENT = "layerstore"
 _ANSWER_SIZE_MAX = 1 << 20
@@ -48,6 +50,12 @@ class Authenticator:
         self._asked = False
         self._credentials: Credentials | None = None
         self._tokens: dict[tuple[str, ...], _Token] = {}
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the registry wants to be told who asks."""
+        with self._lock:
+            return self._challenge is not None
 
     def learn(self, response: Response) -> None:
         """Take note of how the registry wants to be told, from an answer with 401."""
@@ -82,15 +90,12 @@ class Authenticator:
         with self._lock:
             known = self._known_credentials()
         if known is None:
-            return AuthenticationError(
-                f"{self._domain} wants to know who asks for {what}, or it is not there: log in with "
-                f"`docker login {self._domain}`, or give --username and --password-stdin"
+            return CredentialsError(
+                f"{self._domain} wants to know who asks for {what}, or it is not there; give credentials",
+                self._domain,
             )
         who = f" of {known.username!r}" if known.username else ""
-        return AuthenticationError(
-            f"{self._domain} refuses the credentials{who} for {what}: log in anew with `docker login {self._domain}`, "
-            "or give --username and --password-stdin"
-        )
+        return CredentialsError(f"{self._domain} refuses the credentials{who} for {what}; give others", self._domain)
 
     def _known_credentials(self) -> Credentials | None:
         if not self._asked:
@@ -101,8 +106,8 @@ class Authenticator:
 
     def _check_private(self, origin: Origin | None) -> None:
         if origin is not None and not origin.is_private and not self._options.insecure:
-            raise AuthenticationError(
-                f"credentials are not sent to {origin.host} without encryption; --insecure allows it"
+            raise UnencryptedLoginError(
+                f"credentials are not sent to {origin} without encryption; that has to be allowed"
             )
 
     def _token(self, challenge: Challenge, scopes: tuple[str, ...]) -> str:
@@ -134,8 +139,8 @@ class Authenticator:
                 if response.status == 200:
                     return _parsed(response.read(_ANSWER_SIZE_MAX), self._domain)
                 if response.status in (400, 401, 403):
-                    raise self.refusal(f"a token for {' '.join(scopes) or 'it'}")
-                failure = RegistryError(f"{origin_of(realm).host} answers {response.status} when asked for a token")
+                    raise self.refusal(wanted_access(scopes))
+                failure = RegistryError(f"{origin_of(realm)} answers {response.status} when asked for a token")
                 if response.status not in PASSING_STATUSES:
                     raise failure
             patience.wait(failure, asked_seconds=asked_seconds(response))

@@ -9,14 +9,16 @@ from layerstore.registry.client.answers import failure
 from layerstore.registry.client.authentication import Authenticator
 from layerstore.registry.client.credentials import HUB_DOMAIN
 from layerstore.registry.client.options import ConnectionOptions
-from layerstore.registry.client.retrying import PASSING_STATUSES, Patience, asked_seconds
-from layerstore.registry.client.transport import (
+from layerstore.registry.client.problems import (
     BrokenConnectionError,
-    Response,
-    Transport,
+    ClientCertificateError,
     UnreachableError,
     UntrustedError,
 )
+from layerstore.registry.client.requests import purpose
+from layerstore.registry.client.retrying import PASSING_STATUSES, Patience, asked_seconds
+from layerstore.registry.client.traffic import Traffic
+from layerstore.registry.client.transport import Response, Transport
 from layerstore.registry.protocol import EXCHANGE_HEADER, EXCHANGE_VERSION
 
 _HUB_HOST = "registry-1.docker.io"
@@ -40,6 +42,16 @@ class Connection:
         self._lock = threading.Lock()
         self._found: str | None = None
         self._exchanges = False
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has gone over the wire so far."""
+        return self._transport.traffic
+
+    @property
+    def asks_for_credentials(self) -> bool:
+        """Whether the registry has asked who we are."""
+        return self._authenticator.is_asked
 
     @property
     def exchanges_differences(self) -> bool:
@@ -77,7 +89,6 @@ class Connection:
             RegistryError: Any other status, or an answer that makes no sense.
         """
         url = self._base() + target if target.startswith("/") else target
-        what = f"{method} {target if target.startswith('/') else origin_of(target).host}"
         is_once = not (body is None or isinstance(body, bytes))
         patience = Patience(self.options)
         while True:
@@ -92,8 +103,8 @@ class Connection:
                 return response
             with response:
                 if response.status == 401:
-                    raise self._authenticator.refusal(what)
-                refused = failure(response, what)
+                    raise self._authenticator.refusal(purpose(method, target))
+                refused = failure(response, purpose(method, target))
                 if response.status not in PASSING_STATUSES:
                     raise refused
                 if is_once:
@@ -174,7 +185,7 @@ class Connection:
             with response:
                 location = response.header("Location")
                 if location is None:
-                    raise RegistryError(f"{origin_of(url).host} redirects to nowhere")
+                    raise RegistryError(f"{origin_of(url)} redirects to nowhere")
                 url = self.locate(response, location)
         raise RegistryError(f"{self.domain} redirects more than {_REDIRECTS_MAX} times")
 
@@ -189,10 +200,10 @@ class Connection:
         secure, plain = f"https://{self._host}", f"http://{self._host}"
         if self.options.plain_http:
             return self._ping(plain)
-        if is_loopback(origin_of(secure).host):
+        if is_loopback(origin_of(secure).host) and self.options.client_certificate is None:
             try:
                 return self._ping(secure, once=True)
-            except UntrustedError:
+            except (UntrustedError, ClientCertificateError):
                 raise
             except RegistryError:
                 return self._ping(plain)
@@ -216,5 +227,5 @@ class Connection:
                 if response.status not in PASSING_STATUSES:
                     self._exchanges = response.header(EXCHANGE_HEADER) == EXCHANGE_VERSION
                     return base
-                refused = failure(response, f"GET {_PING}")
+                refused = failure(response, purpose("GET", _PING))
             patience.wait(refused, asked_seconds=asked_seconds(response))

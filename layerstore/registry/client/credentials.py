@@ -1,27 +1,34 @@
-"""Credentials from a configuration file of Docker's (``config.json``) and from its credential helpers."""
+"""Credentials, and Docker's file of them (``config.json``), which may leave them to credential helpers."""
 
 import base64
 import binascii
-import json
-import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerstore.errors import AuthenticationError, InvalidInputError
+from layerstore.errors import InvalidInputError
+from layerstore.registry.client.credential_helpers import (
+    ask_helper,
+    erase_with_helper,
+    helper_program,
+    store_with_helper,
+)
+from layerstore.registry.client.login_files import (
+    changed_login_file,
+    entry_of,
+    host_of,
+    is_same_host,
+    read_login_file,
+    table,
+)
 
 HUB_DOMAIN = "docker.io"
-_HUB_KEY = "https://index.docker.io/v1/"
-"""What Docker calls its own registry in the file."""
+HUB_KEY = "https://index.docker.io/v1/"
+"""What Docker calls its own registry in its file."""
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_FILE_SIZE_MAX = 4 << 20
-_HELPER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_HELPER_SECONDS_MAX = 60
 _IDENTITY_USER = "<token>"
 """The user name with which a helper says that its secret is an identity token."""
-_NOT_FOUND = "credentials not found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +54,91 @@ class DockerConfig:
 
         Raises `InvalidInputError` for a file that is malformed, and `AuthenticationError` if a helper fails.
         """
-        config = self._read()
-        key = _HUB_KEY if domain in _HUB_HOSTS else domain
-        helper = _entry(_table(config, "credHelpers"), key) or config.get("credsStore")
-        if helper:
-            found = _ask_helper(helper, key)
-            if found is not None:
-                return found
-        entry = _entry(_table(config, "auths"), key)
-        return _from_entry(entry, self.path) if isinstance(entry, Mapping) else None
+        config = read_login_file(self.path)
+        key = _key(domain)
+        helper = _helper(config, key)
+        found = kept_by_helper(helper, key) if helper else None
+        return found or kept_in_entry(entry_of(table(config, "auths"), key), self.path)
 
-    def _read(self) -> Mapping[str, Any]:
-        try:
-            with self.path.open("rb") as file:
-                data = file.read(_FILE_SIZE_MAX + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as error:
-            raise InvalidInputError(f"cannot read {self.path}: {error.strerror}") from error
-        try:
-            config = json.loads(data[:_FILE_SIZE_MAX])
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"{self.path} is not JSON: {error}") from None
-        if not isinstance(config, dict):
-            raise InvalidInputError(f"{self.path} is no configuration of Docker's: it has no JSON object")
-        return config
+    def domains(self) -> list[str]:
+        """The registries, as they stand in references, that the file says somebody logged in at."""
+        hosts = map(host_of, table(read_login_file(self.path), "auths"))
+        return list(dict.fromkeys(HUB_DOMAIN if host in _HUB_HOSTS else host for host in hosts))
+
+    def store(self, domain: str, credentials: Credentials) -> str:
+        """Keep a name and a password for a registry, as `docker login` does; who keeps them: a helper, or the file.
+
+        All else in the file stays as it is. Raises as `credentials`, and `StorageError` if the file cannot be written.
+        """
+        if not credentials.username or ":" in credentials.username:
+            raise InvalidInputError(f"{credentials.username!r} is no user name: it is empty, or has a colon")
+        key = _key(domain)
+        with changed_login_file(self.path) as config:
+            auths = _writable_table(config, "auths", self.path)
+            helper = _helper(config, key)
+            if helper:
+                store_with_helper(helper, key, credentials.username, credentials.password)
+                auths[key] = {}  # so that it is known who logged in; nothing of it stays in the file
+                return helper_program(helper)
+            text = f"{credentials.username}:{credentials.password}"
+            auths[key] = {"auth": base64.b64encode(text.encode()).decode()}
+        return str(self.path)
+
+    def erase(self, domain: str) -> bool:
+        """Forget the credentials for a registry, as `docker logout` does; whether there were any.
+
+        Raises as `store`.
+        """
+        key = _key(domain)
+        if not self.path.exists():
+            return False
+        with changed_login_file(self.path) as config:
+            auths = _writable_table(config, "auths", self.path)
+            helper = _helper(config, key)
+            had = False
+            if helper:
+                had = kept_by_helper(helper, key) is not None
+                erase_with_helper(helper, key)
+            for name in [one for one in auths if is_same_host(one, key)]:
+                del auths[name]
+                had = True
+        return had
 
 
-def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = config.get(name)
-    return value if isinstance(value, dict) else {}
+def _key(domain: str) -> str:
+    return HUB_KEY if domain in _HUB_HOSTS else domain
 
 
-def _entry(table: Mapping[str, Any], key: str) -> Any:
-    """The entry of a registry; keys may be URLs with a path, as old versions of Docker wrote them."""
-    if key in table:
-        return table[key]
-    host = _host(key)
-    return next((value for name, value in table.items() if _host(name) == host), None)
+def _helper(config: Mapping[str, Any], key: str) -> Any:
+    return entry_of(table(config, "credHelpers"), key) or config.get("credsStore")
 
 
-def _host(key: str) -> str:
-    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+def _writable_table(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    value = config.setdefault(name, {})
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"{path}: {name!r} is no JSON object; mend the file")
+    return value
 
 
-def _from_entry(entry: Mapping[str, Any], path: Path) -> Credentials | None:
+def kept_by_helper(helper: object, key: str) -> Credentials | None:
+    """The credentials that a helper has. Raises `CredentialHelperError` if it fails."""
+    found = ask_helper(helper, key)
+    if found is None:
+        return None
+    user, secret = found
+    return Credentials(identity_token=secret) if user == _IDENTITY_USER else Credentials(user, secret)
+
+
+def kept_in_entry(entry: Any, path: Path) -> Credentials | None:
+    """The credentials in an entry of a file. Raises `InvalidInputError` for one that makes no sense."""
+    if not isinstance(entry, Mapping):
+        return None
     username, password = _text(entry, "username"), _text(entry, "password")
     encoded = _text(entry, "auth")
     if encoded:
         try:
             decoded = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except (binascii.Error, ValueError):
             raise InvalidInputError(f"{path}: an 'auth' is not Base 64 of a text; log in again") from None
         username, colon, password = decoded.partition(":")
         if not colon:
@@ -110,36 +151,3 @@ def _from_entry(entry: Mapping[str, Any], path: Path) -> Credentials | None:
 def _text(entry: Mapping[str, Any], name: str) -> str:
     value = entry.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _ask_helper(helper: object, key: str) -> Credentials | None:
-    """What ``docker-credential-HELPER get`` knows, None if it has no credentials."""
-    if not isinstance(helper, str) or not _HELPER.fullmatch(helper):
-        raise InvalidInputError(f"{str(helper)[:80]!r} is no name of a credential helper")
-    program = f"docker-credential-{helper}"
-    try:
-        done = subprocess.run(
-            [program, "get"], input=key.encode(), capture_output=True, timeout=_HELPER_SECONDS_MAX, check=False
-        )
-    except FileNotFoundError:
-        raise AuthenticationError(
-            f"the credential helper {program} is not installed; install it, or use --username and --password-stdin"
-        ) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AuthenticationError(f"the credential helper {program} failed: {error}") from error
-    said = done.stdout[:_FILE_SIZE_MAX].decode(errors="replace")
-    if done.returncode:
-        if _NOT_FOUND in said:
-            return None
-        reason = said.strip() or done.stderr.decode(errors="replace").strip()
-        raise AuthenticationError(f"the credential helper {program} failed: {reason[:200]}")
-    try:
-        answer = json.loads(said)
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise AuthenticationError(f"the credential helper {program} did not answer with a JSON object")
-    username, secret = _text(answer, "Username"), _text(answer, "Secret")
-    if username == _IDENTITY_USER:
-        return Credentials(identity_token=secret)
-    return Credentials(username, secret) if username or secret else None

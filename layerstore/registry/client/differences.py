@@ -9,6 +9,8 @@ from layerstore.errors import InvalidDigestError, RegistryError
 from layerstore.oci.documents import Descriptor
 from layerstore.places.store_place import StorePlace
 from layerstore.registry.client.connection import Connection
+from layerstore.registry.client.scopes import repository_scopes
+from layerstore.registry.client.traffic import Measured
 from layerstore.registry.protocol import DIFFERENCE_TYPE
 
 _ANSWER_SIZE_MAX = 64 << 10
@@ -29,25 +31,35 @@ class Differences:
         return self._connection.exchanges_differences
 
     @contextmanager
-    def opened(self, digest: Digest, have: Sequence[Digest]) -> Iterator[Iterator[bytes] | None]:
-        """The difference of a blob to layers that we have; None if the registry rather gives the blob as it is."""
+    def opened(
+        self, descriptor: Descriptor, have: Sequence[Digest], *, as_they_come: bool = False
+    ) -> Iterator[Iterator[bytes] | None]:
+        """The difference of a blob to layers that we have; None if the registry rather gives the blob as it is.
+
+        ``as_they_come`` as in `Response.blocks`.
+        """
         with self._connection.request(
             "POST",
-            f"/v2/{self._path}/_layerstore/blobs/{digest}",
-            (f"repository:{self._path}:pull",),
+            f"/v2/{self._path}/_layerstore/blobs/{descriptor.digest}",
+            repository_scopes(self._path),
             headers=_JSON,
             body=json.dumps({"have": have}).encode(),
             accepts=(200, 204, 400, 404),
         ) as response:
             is_one = response.status == 200 and response.header("Content-Type") == DIFFERENCE_TYPE
-            yield response.blocks() if is_one else None
+            if not is_one:
+                yield None
+                return
+            blocks = Measured(response.blocks(as_they_come=as_they_come))
+            yield iter(blocks)
+        self._connection.traffic.note_difference(descriptor, blocks.size)
 
     def known(self, layers: Sequence[Digest]) -> list[Digest]:
         """Those of our layers that we may refer to in what we send."""
         with self._connection.request(
             "POST",
             f"/v2/{self._path}/_layerstore/layers",
-            (f"repository:{self._path}:pull,push",),
+            repository_scopes(self._path, push=True),
             headers=_JSON,
             body=json.dumps({"layers": layers}).encode(),
             accepts=(200, 400, 404),
@@ -71,13 +83,17 @@ class Differences:
         if difference is None:
             return False
         with difference:
+            blocks = Measured(difference.blocks())
             response = self._connection.request(
                 "PUT",
                 f"/v2/{self._path}/_layerstore/blobs/{descriptor.digest}",
-                (f"repository:{self._path}:pull,push",),
+                repository_scopes(self._path, push=True),
                 headers={"Content-Type": DIFFERENCE_TYPE},
-                body=difference.blocks(),
+                body=blocks,
                 accepts=(201, 400, 404, 409, 413),
             )
         response.close()
-        return response.status == 201
+        if response.status != 201:
+            return False
+        self._connection.traffic.note_difference(descriptor, blocks.size)
+        return True

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from layerstore.errors import BlobNotFoundError, RegistryError
 from layerstore.oci.documents import Descriptor
 from layerstore.registry.client.connection import Connection
+from layerstore.registry.client.problems import BrokenConnectionError
 from layerstore.registry.client.retrying import Patience
-from layerstore.registry.client.transport import BrokenConnectionError, Response
+from layerstore.registry.client.scopes import repository_scopes
+from layerstore.registry.client.transport import Response
 
 _PROGRESS_SIZE = 1 << 20
 """Bytes that make a try worth it: a registry that gives a byte each time does not keep us for ever."""
@@ -20,20 +22,23 @@ class Download:
     def __init__(self, connection: Connection, path: str, descriptor: Descriptor) -> None:
         """Raises `BlobNotFoundError` if the repository does not have it."""
         self._connection = connection
-        self._scopes = (f"repository:{path}:pull",)
+        self._scopes = repository_scopes(path)
         self._target = f"/v2/{path}/blobs/{descriptor.digest}"
         self._descriptor = descriptor
         self._response = self._ask(0)
 
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes of the blob, whatever breaks in between. Who uses them compares size and digest."""
+    def blocks(self, *, as_they_come: bool = False) -> Iterator[bytes]:
+        """The bytes of the blob, whatever breaks in between. Who uses them compares size and digest.
+
+        ``as_they_come`` as in `Response.blocks`.
+        """
         patience = Patience(self._connection.options)
         done = begun = 0
         while True:
             # A registry that knows no ranges gives what we have again.
             ahead = done if self._response.status == 200 else 0
             try:
-                for block in self._response.blocks():
+                for block in self._response.blocks(as_they_come=as_they_come):
                     fresh = block[ahead:]
                     ahead -= len(block) - len(fresh)
                     done += len(fresh)

@@ -16,6 +16,7 @@ from layerstore.errors import (
 from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, parse_image
 from layerstore.oci.media_types import INDEXES, MANIFESTS
 from layerstore.registry.client.connection import Connection
+from layerstore.registry.client.scopes import repository_scopes
 from layerstore.registry.client.transport import Response
 from layerstore.registry.protocol import DIGEST_HEADER, SUBJECT_HEADER
 
@@ -40,7 +41,7 @@ class Manifests:
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        self._scopes = (f"repository:{path}:pull",)
+        self._scopes = repository_scopes(path)
         self._lock = threading.Lock()
         self._kept: dict[Digest, bytes] = {}
         self._kept_size = 0
@@ -86,7 +87,7 @@ class Manifests:
         with self._connection.request(
             "PUT",
             self._target(tag or descriptor.digest),
-            (f"repository:{self._path}:pull,push",),
+            repository_scopes(self._path, push=True),
             headers={"Content-Type": descriptor.media_type},
             body=data,
             accepts=(201,),

@@ -35,6 +35,10 @@ class ConnectionOptions:
     """Check no certificates."""
     ca_file: Path | None = None
     """Certificates (PEM) of authorities that are trusted beside the system's."""
+    client_certificate: Path | None = None
+    """A certificate (PEM) that says who we are, for whoever asks for one when a TLS connection begins."""
+    client_key: Path | None = None
+    """Its key (PEM, without a password), if the file of the certificate does not have it."""
     proxies: Proxies = Proxies()
     user_agent: str = "layerstore"
     jobs: int = 4
@@ -50,6 +54,10 @@ class ConnectionOptions:
     """Bytes of a blob that go up in one request; None sends it in one."""
 
     def __post_init__(self) -> None:
+        if self.client_key is not None and self.client_certificate is None:
+            raise InvalidOptionError(f"the key {self.client_key} is of no use without the certificate that it is for")
+        if self.client_certificate is not None and self.plain_http:
+            raise InvalidOptionError(f"the certificate {self.client_certificate} cannot be shown over plain HTTP")
         if self.jobs < 1 or self.tries < 1:
             raise InvalidOptionError(f"{self.jobs} jobs and {self.tries} tries: at least one of each is needed")
         if self.part_size is not None and self.part_size < _PART_SIZE_MIN:

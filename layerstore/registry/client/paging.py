@@ -5,6 +5,7 @@ import re
 
 from layerstore.errors import ImageNotFoundError, RegistryError
 from layerstore.registry.client.connection import Connection
+from layerstore.registry.client.scopes import repository_scopes
 from layerstore.registry.client.transport import Response
 from layerstore.registry.protocol import is_tag_name
 
@@ -40,9 +41,7 @@ def tags_of(connection: Connection, path: str) -> list[str]:
     found: dict[str, None] = {}
     target: str | None = f"/v2/{path}/tags/list?n={_PAGE_LENGTH}"
     while target is not None:
-        response, data = connection.fetch(
-            target, (f"repository:{path}:pull",), accepts=(200, 404), size_max=_PAGE_SIZE_MAX
-        )
+        response, data = connection.fetch(target, repository_scopes(path), accepts=(200, 404), size_max=_PAGE_SIZE_MAX)
         if response.status == 404:
             raise ImageNotFoundError(f"{connection.domain} has no repository {path}")
         found.update(dict.fromkeys(_parsed(data, connection.domain)))

@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 
 from layerstore.digest import Digest, reads_as_digest
+from layerstore.errors import InvalidReferenceError
 from layerstore.oci import reference
 from layerstore.oci.reference import Reference
 from layerstore.places.opening import REMOTE
+from layerstore.registry.client.credentials import HUB_DOMAIN
 
 DEFAULT_TAG = reference.DEFAULT_TAG
+_HUB_ALIASES = frozenset({"index.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class RemoteName:
         return str(self.digest) if self.tag is None else f"{self.repository}:{self.tag}@{self.digest}"
 
     @property
+    def full_repository(self) -> str:
+        """The repository with Docker's defaults filled in, so that it begins with a registry."""
+        return Reference(self.repository, DEFAULT_TAG).normalized().name
+
+    @property
     def with_tag(self) -> str:
         """The reference by tag, ``latest`` if there is none."""
         return f"{self.repository}:{self.tag or DEFAULT_TAG}"
@@ -52,3 +60,18 @@ def names_registry(text: str) -> bool:
         return True
     # Whatever else is wrong with it is told as that, not as if it were a file.
     return not reads_as_digest(text) and _WITH_REGISTRY.match(text) is not None
+
+
+def parse_registry(text: str) -> str:
+    """A registry as it stands in references: a host, with its port if it has one. Raises `InvalidReferenceError`."""
+    bare = text.removeprefix("https://").removesuffix("/")
+    try:
+        domain = Reference(f"{bare}/name", DEFAULT_TAG).normalized().domain
+    except InvalidReferenceError:
+        domain = ""
+    if not domain or (domain != bare and not (domain == HUB_DOMAIN and bare in _HUB_ALIASES)):
+        raise InvalidReferenceError(
+            f"{text[:80]!r} is no registry: that is a host with a dot or a port, for example registry.example.com or "
+            "localhost:5000"
+        )
+    return domain

@@ -8,6 +8,7 @@ from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, Index, parse
 from layerstore.oci.media_types import OCI_INDEX
 from layerstore.registry.client.connection import Connection
 from layerstore.registry.client.paging import Pages
+from layerstore.registry.client.scopes import repository_scopes
 from layerstore.registry.client.transport import Response
 
 _REFERRERS_MAX = 10_000
@@ -25,7 +26,7 @@ class Referrers:
 
     def of(self, digest: Digest) -> list[Descriptor]:
         """The manifests whose subject it is."""
-        scopes = (f"repository:{self._path}:pull",)
+        scopes = repository_scopes(self._path)
         pages = Pages(self._connection)
         found: list[Descriptor] = []
         target: str | None = f"/v2/{self._path}/referrers/{digest}"
@@ -52,7 +53,7 @@ class Referrers:
         Two who do this at the same time may lose one of the notes: the protocol has nothing against it. Raises
         `InvalidManifestError` if the tag is used for something else.
         """
-        scopes = (f"repository:{self._path}:pull,push",)
+        scopes = repository_scopes(self._path, push=True)
         known = self._tagged(subject, scopes)
         if any(one.digest == referrer.digest for one in known):
             return

@@ -1,20 +1,18 @@
 """A repository of a registry as a place that images come from and go to."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from layerstore.digest import Digest, reads_as_digest
 from layerstore.errors import (
-    AuthenticationError,
-    DeniedError,
     ImageNotFoundError,
     InvalidDigestError,
     InvalidReferenceError,
     NotFoundError,
 )
-from layerstore.oci.documents import Descriptor, Index, Manifest, parse_image
+from layerstore.oci.documents import Descriptor
 from layerstore.oci.media_types import INDEXES, MANIFESTS
 from layerstore.oci.reference import Reference
 from layerstore.places.content import verified_document
@@ -22,14 +20,15 @@ from layerstore.places.names import is_tag
 from layerstore.places.place import LayoutFiles, Root, Source, Writer
 from layerstore.places.store_place import StorePlace
 from layerstore.registry.client.connection import Connection
-from layerstore.registry.client.differences import Differences
 from layerstore.registry.client.downloads import Download
-from layerstore.registry.client.manifests import Manifests
+from layerstore.registry.client.endpoints import Endpoints
 from layerstore.registry.client.options import ConnectionOptions
 from layerstore.registry.client.paging import tags_of
 from layerstore.registry.client.references import DEFAULT_TAG, RemoteName
-from layerstore.registry.client.referrers import Referrers, referrers_tag
-from layerstore.registry.client.uploads import Session, Uploads
+from layerstore.registry.client.referrers import referrers_tag
+from layerstore.registry.client.remote_writer import Mounts, RemoteWriter
+from layerstore.registry.client.scopes import repository_scopes
+from layerstore.registry.client.traffic import Traffic
 from layerstore.registry.protocol import is_repository_name
 
 _DOCUMENTS = MANIFESTS | INDEXES
@@ -62,13 +61,16 @@ class RemoteRepository:
         options = options or ConnectionOptions()
         self.jobs = options.jobs
         self.connection = Connection(self.domain, options)
-        self._manifests = Manifests(self.connection, self.path)
-        self._referrers = Referrers(self.connection, self.path)
-        self.differences = Differences(self.connection, self.path)
-        self._mounts: _Mounts = _Mounts(None, {})
+        self._endpoints = Endpoints(self.connection, self.path)
+        self._mounts = Mounts()
         self._lock = threading.Lock()
         self._tags: list[str] | None = None
         self._root: Root | None = None
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has gone over the wire so far: far less than the size of what was copied, if only changes were sent."""
+        return self.connection.traffic
 
     # A source.
 
@@ -78,11 +80,11 @@ class RemoteRepository:
         if named is not None:
             with self._lock:
                 if self._root is None:
-                    self._root = Root(self._manifests.resolve(named), self.tag)
+                    self._root = Root(self._endpoints.manifests.resolve(named), self.tag)
                 return [self._root]
         tags = self._listed()
         with ThreadPoolExecutor(self.jobs) as pool:
-            descriptors = pool.map(self._manifests.look, tags)
+            descriptors = pool.map(self._endpoints.manifests.look, tags)
             return [Root(descriptor, tag) for descriptor, tag in zip(descriptors, tags, strict=True)]
 
     def roots_named(self, reference: str) -> list[Root]:
@@ -91,16 +93,16 @@ class RemoteRepository:
         if tag is None and digest is None:
             return []
         try:
-            return [Root(self._manifests.resolve(digest or tag or ""), tag)]
+            return [Root(self._endpoints.manifests.resolve(digest or tag or ""), tag)]
         except ImageNotFoundError:
             return []
 
     def referrers_of(self, digest: Digest) -> list[Root]:
         """What says that it refers to a manifest, and what does so by its tag, as cosign's signatures do."""
-        found = [Root(descriptor, None) for descriptor in self._referrers.of(digest)]
+        found = [Root(descriptor, None) for descriptor in self._endpoints.referrers.of(digest)]
         prefix = f"{referrers_tag(digest)}."
         tags = [tag for tag in self._listed() if tag.startswith(prefix)]
-        return found + [Root(self._manifests.look(tag), tag) for tag in tags]
+        return found + [Root(self._endpoints.manifests.look(tag), tag) for tag in tags]
 
     def layout_files(self) -> LayoutFiles | None:
         """See `Source`."""
@@ -109,14 +111,14 @@ class RemoteRepository:
     def read_document(self, descriptor: Descriptor) -> bytes:
         """See `Source`."""
         if descriptor.media_type in _DOCUMENTS:
-            return verified_document(descriptor, [self._manifests.read(descriptor.digest)])
+            return verified_document(descriptor, [self._endpoints.manifests.read(descriptor.digest)])
         with self.read_blob(descriptor) as blocks:
             return verified_document(descriptor, blocks)
 
     def blob_size(self, digest: Digest) -> int | None:
         """See `Source`."""
         with self.connection.request(
-            "HEAD", f"/v2/{self.path}/blobs/{digest}", (f"repository:{self.path}:pull",), accepts=(200, 404)
+            "HEAD", f"/v2/{self.path}/blobs/{digest}", repository_scopes(self.path), accepts=(200, 404)
         ) as response:
             if response.status == 404:
                 return None
@@ -126,6 +128,7 @@ class RemoteRepository:
     @contextmanager
     def read_blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
         """See `Source`. What breaks off goes on where it was."""
+        self.traffic.note_whole(descriptor.digest)
         download = Download(self.connection, self.path, descriptor)
         try:
             yield download.blocks()
@@ -135,10 +138,10 @@ class RemoteRepository:
     @contextmanager
     def open_difference(self, descriptor: Descriptor, have: Sequence[Digest]) -> Iterator[Iterator[bytes] | None]:
         """See `DifferenceSource`."""
-        if not self.differences.are_possible:
+        if not self._endpoints.differences.are_possible:
             yield None
             return
-        with self.differences.opened(descriptor.digest, have) as blocks:
+        with self._endpoints.differences.opened(descriptor, have) as blocks:
             yield blocks
 
     # A sink.
@@ -166,14 +169,14 @@ class RemoteRepository:
         """Say where blobs come from: what lies in another repository of the registry need not be sent."""
         if isinstance(source, RemoteRepository):
             is_near = source.domain == self.domain and source.path != self.path
-            self._mounts = _Mounts(source.path if is_near else None, {})
+            self._mounts = Mounts(source.path if is_near else None)
         elif isinstance(source, StorePlace):
-            self._mounts = _Mounts(None, self._known_by(source))
+            self._mounts = Mounts(paths=self._known_by(source))
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """See `Sink`. Manifests are put when the block is left, one image after another, each under its tag at last."""
-        writer = _RemoteWriter(self, self._manifests, self._referrers, self._mounts)
+        writer = RemoteWriter(self._endpoints, self._mounts, self.tag_for)
         yield writer
         writer.publish()
 
@@ -212,112 +215,3 @@ class RemoteRepository:
                 with suppress(NotFoundError):  # another process deletes it
                     found.update(dict.fromkeys(map(Digest, source.store.images[digest].blobs), reference.path))
         return found
-
-
-class _Mounts:
-    """Where in the registry blobs may be."""
-
-    def __init__(self, path: str | None, paths: Mapping[Digest, str]) -> None:
-        self._path = path
-        self._paths = paths
-
-    def path_of(self, digest: Digest) -> str | None:
-        return self._paths.get(digest, self._path)
-
-
-class _RemoteWriter:
-    verifies_blobs = False
-
-    def __init__(
-        self, repository: RemoteRepository, manifests: Manifests, referrers: Referrers, mounts: _Mounts
-    ) -> None:
-        self._repository = repository
-        self._manifests = manifests
-        self._referrers = referrers
-        self._mounts = mounts
-        self._uploads = Uploads(repository.connection, repository.path, (f"repository:{repository.path}:pull,push",))
-        self._sessions: dict[Digest, Session] = {}
-        self._roots: list[tuple[Root, Mapping[Digest, bytes]]] = []
-
-    def expect(self, sizes: Mapping[Digest, int]) -> None:
-        """See `Writer`."""
-
-    def has_blob(self, descriptor: Descriptor) -> bool:
-        """See `Writer`. What lies elsewhere in the registry is taken over."""
-        digest = descriptor.digest
-        if self._uploads.has(digest):
-            return True
-        path = self._mounts.path_of(digest)
-        if path is None:
-            return False
-        try:
-            session = self._uploads.mount(digest, path)
-        except (AuthenticationError, DeniedError):
-            return False  # it may be written here without being read there
-        if session is None:
-            return True
-        self._sessions[digest] = session
-        return False
-
-    def put_difference(self, descriptor: Descriptor, source: Source) -> bool:
-        """See `DifferenceWriter`."""
-        differences = self._repository.differences
-        if not isinstance(source, StorePlace) or not differences.are_possible:
-            return False
-        return differences.send(source, descriptor)
-
-    def put_blob(self, descriptor: Descriptor, blocks: Iterable[bytes]) -> None:
-        """See `Writer`."""
-        self._uploads.send(descriptor, blocks, self._sessions.pop(descriptor.digest, None))
-
-    def put_root(self, root: Root, documents: Mapping[Digest, bytes]) -> None:
-        """See `Writer`."""
-        self._roots.append((root, documents))
-
-    def resemble(self, files: LayoutFiles) -> None:
-        """See `Writer`."""
-
-    def publish(self) -> None:
-        """Put all that was put: what others name before them, so that nobody finds half of an image."""
-        done: set[Digest] = set()
-        for root, documents in self._roots:
-            tag = None if root.name is None else self._repository.tag_for(root.name)
-            self._put(root.descriptor, documents, done, tag)
-
-    def _put(
-        self, descriptor: Descriptor, documents: Mapping[Digest, bytes], done: set[Digest], tag: str | None
-    ) -> None:
-        data = documents[descriptor.digest]
-        parsed = parse_image(data)
-        if isinstance(parsed, Manifest):
-            self._put_config(parsed.config, documents, done)
-        else:
-            for child in parsed.manifests:
-                if child.media_type in _DOCUMENTS and child.digest not in done:
-                    self._put(child, documents, done, None)
-        stored = self._manifests.put(descriptor, data, tag)
-        done.add(descriptor.digest)
-        if parsed.subject is not None and not stored.notes_subject:
-            self._referrers.add(parsed.subject.digest, _as_referrer(descriptor, parsed))
-
-    def _put_config(self, config: Descriptor, documents: Mapping[Digest, bytes], done: set[Digest]) -> None:
-        data = documents.get(config.digest)
-        if data is None or config.digest in done:
-            return  # one that is too large for a document went with the blobs
-        if not self.has_blob(config):
-            self.put_blob(config, [data])
-        done.add(config.digest)
-
-
-def _as_referrer(descriptor: Descriptor, document: Manifest | Index) -> Descriptor:
-    """As the lists of referrers have it (spec.md, "Listing Referrers")."""
-    kind = document.artifact_type
-    if kind is None and isinstance(document, Manifest):
-        kind = document.config.media_type
-    return Descriptor(
-        media_type=descriptor.media_type,
-        digest=descriptor.digest,
-        size=descriptor.size,
-        artifact_type=kind,
-        annotations=document.annotations,
-    )

@@ -2,41 +2,36 @@
 
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 import urllib3
 from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
+from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout, make_headers
 
-from layerstore.errors import InvalidOptionError, OversizedError, RegistryError
+from layerstore.errors import InvalidOptionError, OversizedError
 from layerstore.registry.client.addresses import Origin, origin_of
 from layerstore.registry.client.options import ConnectionOptions
+from layerstore.registry.client.tls import tls_context
+from layerstore.registry.client.traffic import Traffic
+from layerstore.registry.client.transport_errors import answer_error, request_error
 
 BLOCK_SIZE = 256 << 10
 _DRAINED_SIZE_MAX = 64 << 10
 """What is left of an answer that is read for the sake of its connection; more is not worth it."""
 
 
-class BrokenConnectionError(RegistryError):
-    """A connection was not made, or broke: it may work the next time."""
-
-
-class UnreachableError(BrokenConnectionError):
-    """Nobody is there who could answer: the name is not known, the connection is refused, or there is no TLS."""
-
-
-class UntrustedError(RegistryError):
-    """A certificate is not good."""
-
-
 class Response:
     """An answer whose body is still to be read. It is to be closed."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, url: str) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, url: str, options: ConnectionOptions, traffic: Traffic
+    ) -> None:
         self._response = response
+        self._options = options
+        self._traffic = traffic
         self.url = url
         """What was asked, after all redirects."""
         self.status = response.status
@@ -49,9 +44,13 @@ class Response:
         """All headers of a name."""
         return list(self._response.headers.getlist(name))
 
-    def blocks(self) -> Iterator[bytes]:
-        """The body. Raises `BrokenConnectionError` if it is cut short."""
-        while block := self._read(BLOCK_SIZE):
+    def blocks(self, *, as_they_come: bool = False) -> Iterator[bytes]:
+        """The body. Raises `BrokenConnectionError` if it is cut short.
+
+        ``as_they_come``: what is there, however little, so that it is seen how fast it comes.
+        """
+        read = self._response.read1 if as_they_come else self._response.read
+        while block := self._read(BLOCK_SIZE, read):
             yield block
 
     def read(self, size_max: int) -> bytes:
@@ -81,11 +80,13 @@ class Response:
     ) -> None:
         self.close()
 
-    def _read(self, size: int) -> bytes:
+    def _read(self, size: int, read: Callable[..., bytes]) -> bytes:
         try:
-            return self._response.read(size, decode_content=False)
+            block = read(size, decode_content=False)
         except (HTTPError, OSError) as error:
-            raise BrokenConnectionError(f"the connection to {origin_of(self.url).host} broke: {error}") from error
+            raise answer_error(error, origin_of(self.url), self._options) from error
+        self._traffic.count_received(len(block))
+        return block
 
 
 class _UncheckedConnection(HTTPSConnection):
@@ -103,6 +104,7 @@ class Transport:
 
     def __init__(self, options: ConnectionOptions) -> None:
         self._options = options
+        self.traffic = Traffic()
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, str | None], urllib3.PoolManager] = {}
 
@@ -117,13 +119,14 @@ class Transport:
     ) -> Response:
         """Make a request. Raises `BrokenConnectionError`, and `UntrustedError` for a certificate that is not good."""
         origin = origin_of(url)
+        proxy = self._proxy(origin)
         seconds = self._options.connect_seconds_max if connect_seconds_max is None else connect_seconds_max
         every = {"User-Agent": self._options.user_agent, "Accept-Encoding": "identity", **headers}
         try:
-            response = self._pool(origin.scheme, self._proxy(origin)).urlopen(
+            response = self._pool(origin.scheme, proxy).urlopen(
                 method,
                 url,
-                body=body,
+                body=None if body is None else self._counted(body),
                 headers=every,
                 retries=False,
                 redirect=False,
@@ -131,15 +134,9 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        except SSLError as error:
-            raise _tls_error(origin, error) from error
-        except NewConnectionError as error:
-            reason = str(error).partition("): ")[2] or str(error)  # without the connection's own name
-            raise UnreachableError(f"cannot reach {origin.host}:{origin.port}: {reason}") from error
         except (HTTPError, OSError) as error:
-            through = " through the proxy" if isinstance(error, ProxyError) else ""
-            raise BrokenConnectionError(f"cannot reach {origin.host}:{origin.port}{through}: {error}") from error
-        return Response(response, url)
+            raise request_error(error, origin, self._options, proxy) from error
+        return Response(response, url, self._options, self.traffic)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -147,6 +144,17 @@ class Transport:
             for pool in self._pools.values():
                 pool.clear()
             self._pools.clear()
+
+    def _counted(self, body: bytes | Iterable[bytes]) -> bytes | Iterable[bytes]:
+        if isinstance(body, bytes):
+            self.traffic.count_sent(len(body))
+            return body
+        return self._counted_blocks(body)
+
+    def _counted_blocks(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.traffic.count_sent(len(block))
+            yield block
 
     def _proxy(self, origin: Origin) -> str | None:
         proxies = self._options.proxies
@@ -162,7 +170,7 @@ class Transport:
             pool = self._pools.get((scheme, proxy))
             if pool is None:
                 # To read the system's certificates takes a while: it is not done for what has none.
-                context = _tls(self._options) if scheme == "https" else None
+                context = tls_context(self._options) if scheme == "https" else None
                 size = self._options.jobs + 2
                 if proxy is None:
                     pool = urllib3.PoolManager(maxsize=size, ssl_context=context)
@@ -181,30 +189,3 @@ def _proxy_manager(proxy: str, size: int, context: ssl.SSLContext | None) -> url
         return urllib3.ProxyManager(proxy, maxsize=size, ssl_context=context, proxy_headers=headers)
     except (HTTPError, ValueError) as error:
         raise InvalidOptionError(f"the proxy is no address: {error}") from None
-
-
-def _tls(options: ConnectionOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if options.ca_file is not None:
-        try:
-            context.load_verify_locations(options.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidOptionError(
-                f"{options.ca_file} cannot be read as certificates (PEM): {error.strerror or error}"
-            ) from error
-    if options.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _tls_error(origin: Origin, error: SSLError) -> RegistryError:
-    inner = error.args[0] if error.args else error
-    if isinstance(inner, ssl.SSLCertVerificationError):
-        return UntrustedError(
-            f"the certificate of {origin.host}:{origin.port} is not trusted: {inner.verify_message}; "
-            "give its authority with --ca-file"
-        )
-    return UnreachableError(
-        f"{origin.host}:{origin.port} does not speak TLS as it should: {inner}; --plain-http does without"
-    )

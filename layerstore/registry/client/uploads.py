@@ -11,8 +11,10 @@ from layerstore.errors import InvalidInputError, RegistryError
 from layerstore.oci.documents import Descriptor
 from layerstore.registry.client.addresses import with_query
 from layerstore.registry.client.connection import Connection
+from layerstore.registry.client.problems import BrokenConnectionError
 from layerstore.registry.client.retrying import Patience
-from layerstore.registry.client.transport import BrokenConnectionError, Response
+from layerstore.registry.client.scopes import repository_scopes
+from layerstore.registry.client.transport import Response
 
 _WHOLE_SIZE_MAX = 1 << 20
 """Bytes of a blob that goes up in the request that ends its upload."""
@@ -34,10 +36,10 @@ class Session:
 class Uploads:
     """Sends blobs into one repository. Its methods may be called from several threads at once."""
 
-    def __init__(self, connection: Connection, path: str, scopes: tuple[str, ...]) -> None:
+    def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        self._scopes = scopes
+        self._scopes = repository_scopes(path, push=True)
         self._part_size = connection.options.part_size
 
     def has(self, digest: Digest) -> bool:
@@ -51,7 +53,7 @@ class Uploads:
         """Take a blob over from another repository of the registry. None if it is done, else an upload for it."""
         query = urlencode({"mount": digest, "from": path})
         # One who may not read there gets an upload, too.
-        return self._begin(query, (*self._scopes, f"repository:{path}:pull"), accepts=(201, 202))
+        return self._begin(query, (*self._scopes, *repository_scopes(path)), accepts=(201, 202))
 
     def send(self, descriptor: Descriptor, blocks: Iterable[bytes], session: Session | None = None) -> None:
         """Send a blob. ``blocks`` are gone through again, from their beginning, when a part has to be sent again.
@@ -120,9 +122,7 @@ class Uploads:
                 self._part_size = _SMALL_PART_SIZE
                 raise BrokenConnectionError(f"{self._connection.domain} takes no part of {length} bytes")
             if response.status not in (202, 204):
-                raise BrokenConnectionError(
-                    f"{self._connection.domain} answers {response.status} to a part of an upload"
-                )
+                raise BrokenConnectionError(f"{self._connection.domain} answers {response.status} to a part of a blob")
             session.url = self._location(response, session)
             told = _offset(response)
             if told is not None and told != last + 1:

@@ -15,7 +15,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerstore.errors import LayerstoreError
 from layerstore.registry.protocol import EXCHANGE_HEADER, EXCHANGE_VERSION, NAME_PATTERN, ErrorCode
-from layerstore.registry.server import blobs, exchange, health, listings, manifests, metrics, tokens, upload_routes
+from layerstore.registry.server import (
+    blobs,
+    exchange,
+    health,
+    listings,
+    manifests,
+    metrics,
+    tokens,
+    upload_bounds,
+    upload_routes,
+)
 from layerstore.registry.server.housekeeping import Housekeeping
 from layerstore.registry.server.middleware import middleware
 from layerstore.registry.server.pages import routes as pages
@@ -56,8 +66,8 @@ def _routes() -> list[Route]:
         Route("/v2/_catalog", listings.list_repositories, methods=["GET"]),
         _route("/tags/list", listings.list_tags, "GET"),
         _route("/referrers/{digest}", listings.list_referrers, "GET"),
-        _route("/blobs/uploads/", upload_routes.begin_upload, "POST"),
-        _route("/blobs/uploads", upload_routes.begin_upload, "POST"),
+        _route("/blobs/uploads/", upload_bounds.begin_upload, "POST"),
+        _route("/blobs/uploads", upload_bounds.begin_upload, "POST"),
         _route("/blobs/uploads/{upload:uuid}", upload_routes.add_to_upload, "PATCH"),
         _route("/blobs/uploads/{upload:uuid}", upload_routes.finish_upload, "PUT"),
         _route("/blobs/uploads/{upload:uuid}", upload_routes.show_upload, "GET"),

@@ -75,10 +75,10 @@ class AuditLog:
 def audit_record(scope: Scope, template: str, observation: Observation) -> dict[str, object] | None:
     """What is recorded of a request that is about to be answered; None if nothing is."""
     query = _query(scope)
-    event = _event(scope["method"], template, observation, query)
+    parameters = scope.get("path_params", {})
+    event = _event(scope["method"], template, observation, query, str(parameters.get("reference", "")))
     if event is None:
         return None
-    parameters = scope.get("path_params", {})
     record: dict[str, object] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "event": event,
@@ -98,7 +98,7 @@ def audit_record(scope: Scope, template: str, observation: Observation) -> dict[
     return record
 
 
-def _event(method: str, template: str, observation: Observation, query: dict[str, str]) -> str | None:
+def _event(method: str, template: str, observation: Observation, query: dict[str, str], reference: str) -> str | None:
     if observation.failed_login is not None:
         return "login-failed"
     if observation.status == 403:
@@ -116,7 +116,8 @@ def _event(method: str, template: str, observation: Observation, query: dict[str
         return None  # an upload goes on; its end is recorded
     if method == "POST" and place.startswith("/_layerstore/"):
         return None  # questions, and reads that have a body
-    return _EVENTS.get((method, place), "change")
+    event = _EVENTS.get((method, place), "change")
+    return "delete-tag" if event == "delete-manifest" and ":" not in reference else event
 
 
 def _query(scope: Scope) -> dict[str, str]:

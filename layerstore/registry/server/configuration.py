@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -12,8 +12,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from layerstore.errors import InvalidOptionError
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.protocol import is_repository_name
+from layerstore.registry.server.options import Options
 from layerstore.registry.server.quantities import duration_of, size_of
 from layerstore.registry.server.repositories import BLOB_TTL_SECONDS
 from layerstore.registry.server.settings import (
@@ -28,6 +30,9 @@ from layerstore.registry.server.settings import (
 )
 
 _FILE_SIZE_MAX = 1 << 20
+_KEEP_SECONDS_MIN = 3600
+_DAY = 86_400
+_YEARS = 10 * 365 * _DAY
 _PATTERN = re.compile(r"[a-z0-9._/*-]{1,255}")
 _GROUP = re.compile(r"@[A-Za-z0-9._-]{1,64}")
 _SERVICE = re.compile(r"[A-Za-z0-9 .:/_-]{1,128}")
@@ -98,19 +103,21 @@ class _Tokens(_Section):
 
 
 class _Requests(_Section):
-    per_second: Annotated[float, Field(ge=0)] = 200.0
-    burst: Annotated[int, Field(ge=1)] = 2000
-    at_once: Annotated[int, Field(ge=0)] = 256
+    per_second: Annotated[float, Field(ge=0, le=1e6)] = 200.0
+    burst: Annotated[int, Field(ge=1, le=10**7)] = 2000
+    at_once: Annotated[int, Field(ge=0, le=10**6)] = 256
 
 
 class _Limits(_Section):
-    blob: Size = 64 << 30
-    manifest: Size = 4 << 20
+    blob: Annotated[Size, Field(le=1 << 50)] = 64 << 30
+    manifest: Annotated[Size, Field(le=DOCUMENT_SIZE_MAX)] = 8 << 20
     header: Annotated[Size, Field(ge=4 << 10, le=1 << 20)] = 64 << 10
     requests: _Requests = _Requests()
-    connections: Annotated[int, Field(ge=1)] = 4000
-    login_failures: Annotated[int, Field(ge=1)] = 10
-    idle: Annotated[Duration, Field(ge=1)] = 60.0
+    connections: Annotated[int, Field(ge=1, le=10**6)] = 4000
+    client_connections: Annotated[int, Field(ge=0, le=10**6)] = 500
+    client_uploads: Annotated[int, Field(ge=0, le=10**6)] = 1000
+    login_failures: Annotated[int, Field(ge=1, le=10**6)] = 10
+    idle: Annotated[Duration, Field(ge=1, le=_DAY)] = 60.0
 
 
 class _Metrics(_Section):
@@ -119,8 +126,8 @@ class _Metrics(_Section):
 
 
 class _Shutdown(_Section):
-    drain: Duration = 0.0
-    timeout: Annotated[Duration, Field(ge=1)] = 300.0
+    drain: Annotated[Duration, Field(le=_DAY)] = 0.0
+    timeout: Annotated[Duration, Field(ge=1, le=_DAY)] = 300.0
 
 
 class _Proxy(_Section):
@@ -128,8 +135,9 @@ class _Proxy(_Section):
     username: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Path | None = None
     ca: Path | None = None
-    fresh: Duration = 60.0
-    silent: Annotated[Duration, Field(gt=0)] = 30.0
+    fresh: Annotated[Duration, Field(le=_YEARS)] = 60.0
+    silent: Annotated[Duration, Field(gt=0, le=3600)] = 30.0
+    keep: Annotated[Duration, Field(le=_YEARS)] = 0.0
 
 
 def _with_url(value: object) -> object:
@@ -145,31 +153,13 @@ class _Configuration(_Section):
     tokens: _Tokens = _Tokens()
     limits: _Limits = _Limits()
     delete: bool = True
-    blob_ttl: Annotated[Duration, Field(ge=60)] = BLOB_TTL_SECONDS
-    collection_interval: Duration = 3600.0
+    blob_ttl: Annotated[Duration, Field(ge=60, le=_YEARS)] = BLOB_TTL_SECONDS
+    collection_interval: Annotated[Duration, Field(le=_YEARS)] = 3600.0
     proxies: dict[str, Annotated[_Proxy, BeforeValidator(_with_url)]] = {}
     audit: Path | None = None
     metrics: _Metrics = _Metrics()
     log: LogFormat = LogFormat.AUTO
     shutdown: _Shutdown = _Shutdown()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the command line says; None: what the file says holds."""
-
-    configuration: Path | None = None
-    host: str | None = None
-    port: int | None = None
-    workers: int | None = None
-    url: str | None = None
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    htpasswd: Path | None = None
-    anonymous: str | None = None
-    no_delete: bool = False
-    audit: Path | None = None
-    proxies: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_settings(store: Path, options: Options) -> ServerSettings:
@@ -183,7 +173,8 @@ def load_settings(store: Path, options: Options) -> ServerSettings:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "its content"
         raise InvalidOptionError(f"{source}: {place}: {_reason(first)}") from None
-    return _settings(store.absolute(), configuration, source, None if path is None else path.absolute().parent)
+    settings = _settings(store.absolute(), configuration, source, None if path is None else path.absolute().parent)
+    return replace(settings, is_quiet=options.quiet)
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -275,6 +266,7 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
                 ca=placed(one.ca),
                 fresh_seconds=one.fresh,
                 silent_seconds=one.silent,
+                keep_seconds=one.keep,
             )
             for name, one in file.proxies.items()
         },
@@ -296,6 +288,8 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         requests_burst=limits.requests.burst,
         requests_at_once=limits.requests.at_once,
         connections_max=limits.connections,
+        client_connections_max=limits.client_connections,
+        client_uploads_max=limits.client_uploads,
         login_failures=limits.login_failures,
         idle_seconds=limits.idle,
         audit=placed(file.audit),
@@ -314,6 +308,8 @@ def _check_proxies(proxies: Mapping[str, _Proxy], source: str) -> None:
         path = urlsplit(one.url).path.strip("/")
         if path and not is_repository_name(path):
             raise InvalidOptionError(f"{source}: proxies.{name}.url: {path[:80]!r} begins no name of a repository")
+        if 0 < one.keep < _KEEP_SECONDS_MIN:
+            raise InvalidOptionError(f"{source}: proxies.{name}.keep: it is 1h or more, or 0 for ever")
         if (one.username is None) != (one.password is None):
             raise InvalidOptionError(f"{source}: proxies.{name}: a username and the file of its password go together")
 
@@ -365,6 +361,8 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -1,8 +1,8 @@
 """Connections: uvicorn's, with bounds for what the HTTP parser and uvicorn leave without any.
 
 httptools takes heads of requests, chunk extensions and trailers of any size, and uvicorn waits for a head, and for a
-client that reads nothing, for ever. What is bounded elsewhere: bodies (`streaming.received`), and the waiting for them
-(`limits`).
+client that reads nothing, for ever, and lets one client take all connections. What is bounded elsewhere: bodies
+(`streaming.received`), and the waiting for them (`limits`).
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from layerstore.registry.server.measures import CONNECTIONS_REFUSED, INVALID_REQUESTS
 from layerstore.registry.server.uvicorn_config import ServerConfig
 
 HEAD_SECONDS: Final = 30.0
@@ -34,6 +35,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._size_max = config.settings.header_size_max
         self._idle_seconds = config.settings.idle_seconds
+        self._config = config
+        self._counted: str | None = None
+        """Whose connections this one is counted with."""
         self._is_in_head = True
         self._size_without_body = 0
         """Bytes since the last that meant something to the application."""
@@ -41,12 +45,25 @@ class BoundedConnection(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request."""
+        """Begin to wait for a request, unless the client has too many connections already."""
         super().connection_made(transport)
+        self._counted = None if self.client is None else self._config.counted_client(self.client[0])
+        if self._counted is not None:
+            self._config.connections_of[self._counted] += 1
+            maximum = self._config.settings.client_connections_max
+            if maximum and self._config.connections_of[self._counted] > maximum:
+                CONNECTIONS_REFUSED.inc()
+                transport.abort()
+                return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks."""
+        if self._counted is not None:
+            self._config.connections_of[self._counted] -= 1
+            if not self._config.connections_of[self._counted]:
+                del self._config.connections_of[self._counted]
+            self._counted = None
         self._head_timer = _cancelled(self._head_timer)
         self._write_timer = _cancelled(self._write_timer)
         super().connection_lost(exc)
@@ -93,6 +110,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_in_head = True
         self._size_without_body = 0
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        INVALID_REQUESTS.inc()
+        super().send_400_response(msg)
 
     def pause_writing(self) -> None:
         """Give a client that does not read some time."""

@@ -74,6 +74,7 @@ class Housekeeping:
         registry = self._registry
         registry.links.forget_expired_blobs()
         abandoned = registry.uploads.remove_abandoned()
+        evicted = registry.proxies.evict()
         _forget_unused(registry.links, registry)
         begun = time.monotonic()
         try:
@@ -83,11 +84,12 @@ class Housekeeping:
             raise
         count_collection(time.monotonic() - begun, report.bytes_freed + report.bytes_freed_by_rewriting)
         _LOG.info(
-            "collected: %d bytes freed, %d images, %d layers, %d uploads given up",
+            "collected: %d bytes freed, %d images, %d layers, %d uploads given up, %d copies of upstream's evicted",
             report.bytes_freed,
             report.images,
             report.layers,
             abandoned,
+            evicted,
         )
 
     def _prove(self) -> None:

@@ -27,6 +27,11 @@ CREATE TABLE IF NOT EXISTS blobs (
 CREATE TABLE IF NOT EXISTS uploads (
     id TEXT NOT NULL PRIMARY KEY, repository TEXT NOT NULL, algorithm TEXT NOT NULL, begun INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS upload_owners (id TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS upload_owners_by_owner ON upload_owners (owner);
+CREATE TRIGGER IF NOT EXISTS upload_ended AFTER DELETE ON uploads BEGIN
+    DELETE FROM upload_owners WHERE id = OLD.id;
+END;
 CREATE TABLE IF NOT EXISTS history (
     moment INTEGER NOT NULL PRIMARY KEY, logical INTEGER NOT NULL, stored INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -119,6 +124,12 @@ class Links(Database):
         # Should a power cut take the row, the client begins anew, as it would have to for most of the file.
         statement = "INSERT INTO uploads VALUES (?, ?, ?, ?)"
         self._execute_lightly(statement, identifier, repository, algorithm, int(time.time()))
+
+    def own_upload(self, identifier: str, owner: str, begun_after: float) -> int:
+        """Note who has begun an upload; how many of theirs began after a moment (seconds since 1970) and go on."""
+        self._execute_lightly("INSERT OR REPLACE INTO upload_owners VALUES (?, ?)", identifier, owner)
+        query = "SELECT count(*) FROM upload_owners JOIN uploads USING (id) WHERE owner = ? AND begun > ?"
+        return int(self._all(query, owner, int(begun_after))[0][0])
 
     def upload(self, identifier: str) -> tuple[str, str] | None:
         """The repository and the digest algorithm of an upload."""

@@ -11,6 +11,8 @@ from layerstore.registry.server.settings import LogFormat
 LOGGER: Final = "layerstore.server"
 """The logger of all that is no request."""
 REQUESTS_LOGGER: Final = "layerstore.requests"
+INVALID_REQUEST: Final = "Invalid HTTP request received."
+"""What uvicorn says then, in its log and in its answer."""
 _FIELDS = "fields"
 
 
@@ -50,18 +52,35 @@ class TextFormatter(logging.Formatter):
         return line
 
 
-def log_configuration(wanted: LogFormat) -> dict[str, Any]:
+class CountedFilter(logging.Filter):
+    """Leaves out what uvicorn warns of when a client does not speak HTTP: the connection counts it.
+
+    Each client that tries TLS first does that once.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written."""
+        return record.msg != INVALID_REQUEST
+
+
+def log_configuration(wanted: LogFormat, *, is_quiet: bool = False) -> dict[str, Any]:
     """For `logging.config.dictConfig`, in each process."""
     is_text = sys.stderr.isatty() if wanted is LogFormat.AUTO else wanted is LogFormat.TEXT
     kind = TextFormatter if is_text else JsonFormatter
     quiet = {"level": "WARNING", "handlers": ["stderr"], "propagate": False}
-    loud = {**quiet, "level": "INFO"}
+    level = "WARNING" if is_quiet else "INFO"
+    loud = {**quiet, "level": level}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"lines": {"()": f"{__name__}.{kind.__name__}"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines", "stream": "ext://sys.stderr"}},
-        "loggers": {"layerstore": loud, "uvicorn": loud, "uvicorn.error": {"level": "INFO"}},
+        "filters": {"counted": {"()": f"{__name__}.{CountedFilter.__name__}"}},
+        "loggers": {
+            "layerstore": loud,
+            "uvicorn": loud,
+            "uvicorn.error": {"level": level, "filters": ["counted"]},
+        },
         "root": {"level": "WARNING", "handlers": ["stderr"]},
     }
 

@@ -1,5 +1,8 @@
 """Manifests and indexes: get, put, delete (spec.md, "Pulling manifests", "Pushing Manifests", "Deleting Manifests")."""
 
+from tempfile import SpooledTemporaryFile
+
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -7,14 +10,16 @@ from layerstore.digest import Digest
 from layerstore.errors import InvalidManifestError, LayerNotFoundError
 from layerstore.oci.documents import Descriptor, Index, Manifest, parse_image
 from layerstore.oci.media_types import INDEXES, MANIFESTS, NONDISTRIBUTABLE_LAYERS
+from layerstore.os_errors import translate_os_errors
 from layerstore.registry.protocol import DIGEST_HEADER, SUBJECT_HEADER, TAG_HEADER, ErrorCode
 from layerstore.registry.server.access import Action
 from layerstore.registry.server.blobs import check_delete_enabled
 from layerstore.registry.server.problems import ProblemError, manifest_unknown
 from layerstore.registry.server.proxy import FoundManifest
 from layerstore.registry.server.registry import Registry, answer_in_thread, registry_of
+from layerstore.registry.server.repositories import LARGE_DOCUMENT_SIZE
 from layerstore.registry.server.requests import check_tag, is_unchanged, reference_of, repository_of
-from layerstore.registry.server.streaming import body_of, in_thread
+from layerstore.registry.server.streaming import in_thread, received
 
 _TAGS_MAX = 100
 _STALE = '110 layerstore "Response is Stale"'
@@ -45,10 +50,14 @@ async def put_manifest(request: Request) -> Response:
     registry, repository, reference = registry_of(request), repository_of(request), reference_of(request)
     await in_thread(registry.access.authorize, request, repository, Action.WRITE)
     registry.proxies.check_writable(repository)
-    data = await body_of(request, registry.settings.manifest_size_max)
-    tags = _tags_of(request, reference)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    return await in_thread(_put, registry, repository, reference, data, media_type, tags)
+    # Many large ones that come slowly would take much memory; they wait for their turn in files.
+    with SpooledTemporaryFile(LARGE_DOCUMENT_SIZE, dir=str(registry.folder)) as body:
+        async for block in received(request, registry.settings.manifest_size_max):
+            await _write(body, block)
+        tags = _tags_of(request, reference)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        limiter = registry.parsers if body.tell() > LARGE_DOCUMENT_SIZE else None
+        return await to_thread.run_sync(_put, registry, repository, reference, body, media_type, tags, limiter=limiter)
 
 
 def delete_manifest(request: Request) -> Response:
@@ -99,7 +108,31 @@ def _tags_of(request: Request, reference: Digest | str) -> list[str]:
     return tags
 
 
+async def _write(body: SpooledTemporaryFile[bytes], block: bytes) -> None:
+    with translate_os_errors("cannot keep what comes"):
+        if body.tell() + len(block) > LARGE_DOCUMENT_SIZE:
+            await in_thread(body.write, block)
+        else:
+            body.write(block)
+
+
 def _put(
+    registry: Registry,
+    repository: str,
+    reference: Digest | str,
+    body: SpooledTemporaryFile[bytes],
+    media_type: str,
+    tags: list[str],
+) -> Response:
+    size = body.tell()
+    with registry.repositories.turn_to_parse(size):
+        with translate_os_errors("cannot read what came"):
+            body.seek(0)
+            data = body.read()
+        return _put_document(registry, repository, reference, data, media_type, tags)
+
+
+def _put_document(
     registry: Registry, repository: str, reference: Digest | str, data: bytes, media_type: str, tags: list[str]
 ) -> Response:
     document = _parsed(data, media_type)

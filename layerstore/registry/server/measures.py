@@ -28,6 +28,14 @@ REQUESTS_RUNNING: Final = Gauge(
 RECEIVED_BYTES: Final = Counter("layerstore_received_bytes", "Bytes of bodies that came in.", registry=REGISTRY)
 SENT_BYTES: Final = Counter("layerstore_sent_bytes", "Bytes of bodies that went out.", registry=REGISTRY)
 LOGIN_FAILURES: Final = Counter("layerstore_login_failures", "Logins with a wrong password.", registry=REGISTRY)
+CONNECTIONS_REFUSED: Final = Counter(
+    "layerstore_connections_refused", "Connections of clients that had too many.", registry=REGISTRY
+)
+INVALID_REQUESTS: Final = Counter(
+    "layerstore_invalid_requests",
+    "What clients sent that is no HTTP; those that try TLS first do so once.",
+    registry=REGISTRY,
+)
 
 _COLLECTIONS = Counter("layerstore_collections", "Collections, by how they ended.", ["result"], registry=REGISTRY)
 _COLLECTION_SECONDS = Counter("layerstore_collection_seconds", "How long collections took.", registry=REGISTRY)

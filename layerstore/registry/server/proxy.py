@@ -27,6 +27,8 @@ from layerstore.oci.media_types import INDEXES, MANIFESTS, NONDISTRIBUTABLE_LAYE
 from layerstore.registry.protocol import ErrorCode
 from layerstore.registry.server.logs import log
 from layerstore.registry.server.problems import ProblemError, blob_unknown
+from layerstore.registry.server.proxy_differences import UpstreamDifferences
+from layerstore.registry.server.proxy_eviction import evict_unused
 from layerstore.registry.server.proxy_fetches import Fetches, Follower
 from layerstore.registry.server.proxy_records import ProxyRecords
 from layerstore.registry.server.proxy_upstream import FAULTS, REFUSALS, UpstreamRegistry
@@ -55,13 +57,15 @@ class Proxies:
         self._repositories = repositories
         self._uploads = uploads
         self._upstreams = {
-            name: UpstreamRegistry(one, settings.blob_size_max) for name, one in settings.proxies.items()
+            name: UpstreamRegistry(one, settings.blob_size_max, manifest_size_max=settings.manifest_size_max)
+            for name, one in settings.proxies.items()
         }
         self._shared: _Shared | None = None
         if self._upstreams:
             records = ProxyRecords(folder / "proxy.sqlite")
             fetches = Fetches(folder / "fetches", self._keep)
-            self._shared = _Shared(repositories, records, fetches)
+            differences = UpstreamDifferences(repositories, uploads, folder / "fetches")
+            self._shared = _Shared(repositories, records, fetches, differences)
 
     def of(self, repository: str) -> "ProxiedRepository | None":
         """A repository, if it is one of an upstream registry."""
@@ -78,6 +82,17 @@ class Proxies:
             message = f"{repository} is a copy of what is at {upstream.url}: push it there"
             raise ProblemError(405, ErrorCode.UNSUPPORTED, message)
 
+    def evict(self) -> int:
+        """Delete what nobody has pulled for as long as it is to be kept; how many manifests and indexes."""
+        shared = self._shared
+        if shared is None:
+            return 0
+        return sum(
+            evict_unused(shared.records, self._repositories, name, upstream.keep_seconds, self._delete)
+            for name, upstream in self._upstreams.items()
+            if upstream.keep_seconds
+        )
+
     def close(self) -> None:
         """Give up what is on its way."""
         if self._shared is not None:
@@ -85,6 +100,11 @@ class Proxies:
             self._shared.records.close()
         for upstream in self._upstreams.values():
             upstream.close()
+
+    def _delete(self, repository: str, digest: Digest) -> None:
+        found = self.of(repository)
+        if found is not None and found.delete(digest):
+            log(logging.INFO, "deleted what nobody pulls", repository=repository, digest=digest)
 
     def _keep(self, digest: Digest, path: Path) -> None:
         """Put a blob that has come into the store, for all repositories that wanted it."""
@@ -111,6 +131,7 @@ class _Shared:
     repositories: Repositories
     records: ProxyRecords
     fetches: Fetches
+    differences: UpstreamDifferences
 
 
 class ProxiedRepository:
@@ -123,17 +144,18 @@ class ProxiedRepository:
         self._repositories = shared.repositories
         self._records = shared.records
         self._fetches = shared.fetches
+        self._differences = shared.differences
         self._locks = upstream.tag_locks
 
     def manifest(self, reference: Digest | str) -> FoundManifest:
         """A manifest or index. Raises `ProblemError` if upstream has none, or cannot be asked and none is here."""
         if isinstance(reference, Digest):
             found = self._known(reference) or self._fetched(reference)
-            self.put(found.digest)
-            return found
-        # Those who ask for the same tag at the same time wait for the answer that one of them gets.
-        with self._locks[hash((self._name, reference)) % len(self._locks)]:
-            found = self._tagged(reference)
+        else:
+            # Those who ask for the same tag at the same time wait for the answer that one of them gets.
+            with self._locks[hash((self._name, reference)) % len(self._locks)]:
+                found = self._tagged(reference)
+        self._records.note_pull(self._name, found.digest)
         self.put(found.digest)
         return found
 
@@ -152,8 +174,15 @@ class ProxiedRepository:
 
     def blob(self, digest: Digest, size: int) -> Follower | None:
         """A blob of which `blob_size` was just told, on its way; None if the store has it meanwhile."""
-        self._records.want(self._name, digest)
         path = self._path
+        # Others who ask for the same blob wait until it is here, or is to be fetched as it is.
+        with self._upstream.difference_locks[hash(digest) % len(self._upstream.difference_locks)]:
+            if self._repositories.has_blob(self._name, digest):
+                return None
+            if self._differences.fetch(self._upstream, self._name, path, digest, size):
+                self.complete(digest)
+                return None
+        self._records.want(self._name, digest)
         return self._fetches.follow(
             digest,
             size,
@@ -204,7 +233,9 @@ class ProxiedRepository:
         is_there = self._repositories.resolve(self._name, digest) is not None
         if is_there and all(present.get(tag) == digest for tag in tags):
             return
-        if not self._is_whole(parse_image(known[0])):
+        with self._repositories.turn_to_parse(len(known[0])):
+            is_whole = self._is_whole(parse_image(known[0]))
+        if not is_whole:
             return
         try:
             self._repositories.put_manifest(self._name, known[0], digest, tags)

@@ -40,6 +40,9 @@ _POLL_SECONDS = 0.01
 _BREATH_SECONDS = 1.0
 """So often does who waits let its caller see whether anybody still listens, and look whether the fetch still lives."""
 _PUSHES_MAX = 4
+_PACE_SECONDS = 60.0
+_BYTES_PER_SECOND_MIN = 1000.0
+"""What comes more slowly than this for `_PACE_SECONDS` would keep its turn from others for days."""
 
 
 class Follower:
@@ -219,6 +222,29 @@ class Fetches:
                 os.close(descriptor)
 
 
+class Pace:
+    """How fast upstream gives a blob. What happens to the bytes here is not counted against it."""
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._size = 0
+
+    def watched(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks. Raises `RegistryError` when they come too slowly."""
+        while True:
+            begun = time.monotonic()
+            block = next(blocks, None)
+            self._waited += time.monotonic() - begun
+            if block is None:
+                return
+            self._size += len(block)
+            if self._waited >= _PACE_SECONDS:
+                if self._size < self._waited * _BYTES_PER_SECOND_MIN:
+                    raise RegistryError(f"upstream gave {self._size} bytes in {self._waited:.0f} seconds: too slowly")
+                self._waited, self._size = 0.0, 0
+            yield block
+
+
 class _Fetch:
     """One blob that this process fetches."""
 
@@ -233,8 +259,9 @@ class _Fetch:
         """Write the bytes as they come, and compare their digest."""
         state = hasher(self.digest.algorithm)
         offset = 0
+        pace = Pace()
         with source() as blocks:
-            for block in blocks:
+            for block in pace.watched(blocks):
                 if stopping.is_set():
                     raise StoreClosedError("the server ends")
                 if offset + len(block) > self.size:

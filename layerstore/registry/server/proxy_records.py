@@ -23,8 +23,13 @@ CREATE TABLE IF NOT EXISTS manifests (
 CREATE TABLE IF NOT EXISTS wanted (
     digest TEXT NOT NULL, repository TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (digest, repository)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pulls (
+    repository TEXT NOT NULL, digest TEXT NOT NULL, pulled INTEGER NOT NULL, PRIMARY KEY (repository, digest)
+) WITHOUT ROWID;
 """
 _WANTED_SECONDS_MAX = 24 * 3600
+_PULL_SECONDS = 600
+"""So often is it noted anew that a manifest is pulled."""
 
 
 class ProxyRecords(Database):
@@ -77,6 +82,44 @@ class ProxyRecords(Database):
         with self.exclusive():
             self._execute("DELETE FROM tags WHERE repository = ? AND digest = ?", repository, str(digest))
             self._execute("DELETE FROM manifests WHERE repository = ? AND digest = ?", repository, str(digest))
+            self._execute("DELETE FROM pulls WHERE repository = ? AND digest = ?", repository, str(digest))
+
+    def repositories(self) -> list[str]:
+        """The repositories of which manifests are kept."""
+        return [name for (name,) in self._all("SELECT DISTINCT repository FROM manifests")]
+
+    def manifests(self, repository: str) -> list[Digest]:
+        """The manifests and indexes that are kept of a repository."""
+        rows = self._all("SELECT digest FROM manifests WHERE repository = ?", repository)
+        return [Digest(text) for (text,) in rows]
+
+    def note_pull(self, repository: str, digest: Digest) -> None:
+        """Note that a manifest is pulled."""
+        now = int(time.time())
+        found = self._pulled(repository, digest)
+        if found is None or not 0 <= now - found < _PULL_SECONDS:
+            self._execute_lightly("INSERT OR REPLACE INTO pulls VALUES (?, ?, ?)", repository, str(digest), now)
+
+    def last_pull(self, repository: str, digest: Digest) -> float:
+        """When a manifest was pulled last (seconds since 1970); now, and from now on, if nothing is known of it."""
+        found = self._pulled(repository, digest)
+        if found is None:
+            self.note_pull(repository, digest)
+            return time.time()
+        return float(found)
+
+    def pulled_before(self, repository: str, moment: float) -> list[Digest]:
+        """What was pulled last before a moment (seconds since 1970)."""
+        rows = self._all("SELECT digest FROM pulls WHERE repository = ? AND pulled < ?", repository, int(moment))
+        return [Digest(text) for (text,) in rows]
+
+    def forget_pulls(self, repository: str, digest: Digest) -> None:
+        """Forget when a manifest was pulled."""
+        self._execute_lightly("DELETE FROM pulls WHERE repository = ? AND digest = ?", repository, str(digest))
+
+    def _pulled(self, repository: str, digest: Digest) -> int | None:
+        rows = self._all("SELECT pulled FROM pulls WHERE repository = ? AND digest = ?", repository, str(digest))
+        return int(rows[0][0]) if rows else None
 
     def want(self, repository: str, digest: Digest) -> None:
         """Note that upstream has a blob in a repository, which is to have it here as soon as it has come."""

@@ -3,7 +3,7 @@
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -21,17 +21,19 @@ from layerstore.errors import (
     OversizedError,
     RegistryError,
 )
-from layerstore.oci.documents import Descriptor, parse_image
+from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, parse_image
 from layerstore.oci.media_types import INDEXES, MANIFESTS
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.client.connection import Connection
 from layerstore.registry.client.credentials import HUB_DOMAIN, Credentials
+from layerstore.registry.client.differences import Differences
 from layerstore.registry.client.downloads import Download
 from layerstore.registry.client.manifests import Manifests
 from layerstore.registry.client.options import ConnectionOptions
 from layerstore.registry.client.paging import tags_of
+from layerstore.registry.client.problems import BrokenConnectionError
 from layerstore.registry.client.referrers import Referrers
-from layerstore.registry.client.transport import BrokenConnectionError
+from layerstore.registry.client.scopes import repository_scopes
 from layerstore.registry.protocol import DIGEST_HEADER, ErrorCode, is_repository_name
 from layerstore.registry.server.problems import ProblemError
 from layerstore.registry.server.settings import Upstream
@@ -57,11 +59,13 @@ FAULTS = (RegistryError, DigestMismatchError, InvalidManifestError, InvalidDiges
 class UpstreamRegistry:
     """The connections to one registry. Its methods may be called from several threads at once."""
 
-    def __init__(self, upstream: Upstream, data_size_max: int) -> None:
+    def __init__(self, upstream: Upstream, data_size_max: int, *, manifest_size_max: int = DOCUMENT_SIZE_MAX) -> None:
         """Raises `InvalidOptionError` for credentials or certificates that cannot be read."""
         self.url = upstream.url
         self.fresh_seconds = upstream.fresh_seconds
+        self.keep_seconds = upstream.keep_seconds
         self.blob_size_max = data_size_max
+        self._manifest_size_max = manifest_size_max
         parts = urlsplit(upstream.url)
         self._is_hub = parts.netloc in _HUB_HOSTS
         self._domain = HUB_DOMAIN if self._is_hub else parts.netloc
@@ -85,6 +89,8 @@ class UpstreamRegistry:
         self._lock = threading.Lock()
         self.tag_locks = [threading.Lock() for _ in range(_LOCKS)]
         """One is held while upstream is asked for a tag. They are its own: a slow one holds up no other."""
+        self.difference_locks = [threading.Lock() for _ in range(_LOCKS)]
+        """One is held while a blob is fetched as a difference."""
         self.fetch_turns = threading.BoundedSemaphore(_FETCHES_MAX)
         self._finding = threading.Lock()
         self._is_found = False
@@ -113,7 +119,7 @@ class UpstreamRegistry:
     def look(self, path: str, tag: str) -> Digest | None:
         """What a tag names, without waiting for long; None if upstream does not say. Raises `ImageNotFoundError`."""
         with self._connection(is_urgent=True).request(
-            "HEAD", f"/v2/{path}/manifests/{tag}", _scopes(path), headers=_ACCEPT, accepts=(200, 404)
+            "HEAD", f"/v2/{path}/manifests/{tag}", repository_scopes(path), headers=_ACCEPT, accepts=(200, 404)
         ) as response:
             if response.status == 404:
                 raise ImageNotFoundError(f"{self._domain} has no image {path}:{tag}")
@@ -124,6 +130,11 @@ class UpstreamRegistry:
         """A manifest or index, compared with its digest. Raises `ImageNotFoundError`."""
         manifests = Manifests(self._connection(is_urgent=is_urgent), path)
         descriptor = manifests.resolve(reference)
+        if descriptor.size > self._manifest_size_max:
+            raise OversizedError(
+                f"{self._domain} has a manifest of {descriptor.size} bytes: more than {self._manifest_size_max} are "
+                "not accepted here"
+            )
         data = manifests.read(descriptor.digest)
         parsed = parse_image(data)
         if parsed.media_type != descriptor.media_type:
@@ -133,7 +144,7 @@ class UpstreamRegistry:
     def blob_size(self, path: str, digest: Digest) -> int | None:
         """The bytes of a blob; None if the repository does not have it. Raises `RegistryError` if they are not told."""
         with self._connection().request(
-            "HEAD", f"/v2/{path}/blobs/{digest}", _scopes(path), accepts=(200, 404)
+            "HEAD", f"/v2/{path}/blobs/{digest}", repository_scopes(path), accepts=(200, 404)
         ) as response:
             if response.status == 404:
                 return None
@@ -148,9 +159,26 @@ class UpstreamRegistry:
         descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
         download = Download(self._connection(), path, descriptor)
         try:
-            yield download.blocks()
+            yield download.blocks(as_they_come=True)
         finally:
             download.close()
+
+    @property
+    def gives_differences(self) -> bool:
+        """Whether it is a layerstore. Raises `RegistryError` if it cannot be reached."""
+        return self._connection().exchanges_differences
+
+    @contextmanager
+    def difference(
+        self, path: str, digest: Digest, size: int, have: Sequence[Digest]
+    ) -> Iterator[Iterator[bytes] | None]:
+        """A blob as its difference to layers that are here; None if upstream gives it only as it is."""
+        connection = self._connection()
+        differences = Differences(connection, path)
+        descriptor = Descriptor(media_type="application/octet-stream", digest=digest, size=size)
+        with differences.opened(descriptor, have, as_they_come=True) as blocks:
+            yield blocks
+        connection.traffic.note_whole(digest)  # nobody asks what it was, and it would be kept as long as we run
 
     def tags(self, path: str) -> list[str]:
         """All tags of a repository. Raises `ImageNotFoundError` if there is none such."""
@@ -193,10 +221,6 @@ class UpstreamRegistry:
                     raise
                 self._is_found = True
         return self._impatient if is_urgent or self.is_down else self._patient
-
-
-def _scopes(path: str) -> tuple[str, ...]:
-    return (f"repository:{path}:pull",)
 
 
 def _credentials(upstream: Upstream) -> Credentials | None:

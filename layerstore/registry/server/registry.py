@@ -11,7 +11,7 @@ from layerstore.os_errors import translate_os_errors
 from layerstore.registry.server.access import create_access
 from layerstore.registry.server.links import Links
 from layerstore.registry.server.proxy import Proxies
-from layerstore.registry.server.repositories import Repositories
+from layerstore.registry.server.repositories import LARGE_DOCUMENTS_AT_ONCE, Repositories
 from layerstore.registry.server.settings import ServerSettings
 from layerstore.registry.server.uploads import Uploads
 from layerstore.store import Store
@@ -47,6 +47,7 @@ class Registry:
         # An upstream registry that says nothing keeps those waiting who ask for what is there, and nobody else.
         self.askers = {name: CapacityLimiter(_STREAMS_MAX) for name in settings.proxies}
         self.followers = CapacityLimiter(_STREAMS_MAX)
+        self.parsers = CapacityLimiter(LARGE_DOCUMENTS_AT_ONCE)
 
     def close(self) -> None:
         """Close the database and the store."""

@@ -7,7 +7,8 @@ the blobs that were uploaded to it and wait for their manifest. Nothing else of 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from layerstore.digest import Digest
 from layerstore.errors import BlobNotFoundError, InvalidManifestError, LayerstoreError, LeaseEndedError
 from layerstore.objects import Image, Lease
 from layerstore.oci.closure import Walker
-from layerstore.oci.documents import DOCUMENT_SIZE_MAX, Descriptor, Index, Manifest, parse_image
+from layerstore.oci.documents import CONFIG_SIZE_MAX, Descriptor, Index, Manifest, parse_image
 from layerstore.registry.protocol import is_tag_name
 from layerstore.registry.server.links import Links
 from layerstore.store import Store
@@ -31,6 +32,10 @@ _CONTENTS_SIZE_MAX = 256 << 20
 """About how many bytes the contents of images take that are remembered. They never change."""
 _CONTENTS_SIZE = 4000
 """About what those of a small image take."""
+_MEDIA_TYPES_MAX = 10_000
+LARGE_DOCUMENT_SIZE = 1 << 20
+"""Documents of more bytes are handled few at a time: to parse one takes up to 200 MB."""
+LARGE_DOCUMENTS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ class Repositories:
         self._blob_ttl = blob_ttl
         self._contents: OrderedDict[Digest, Contents] = OrderedDict()
         self._contents_size = 0
+        self._media_types: OrderedDict[Digest, str] = OrderedDict()
+        self._large_turns = threading.BoundedSemaphore(LARGE_DOCUMENTS_AT_ONCE)
+        self._turn = threading.local()
         self._lock = threading.Lock()
         self._lease: tuple[Lease, float] | None = None
         self._kept: set[tuple[str, Digest]] = set()
@@ -108,9 +116,22 @@ class Repositories:
         """The bytes and the media type of a manifest or index of the store; None if it is something else."""
         try:
             data = self.store.read_document(digest)
-            return data, parse_image(data).media_type
+            return data, self._media_type(digest, data)
         except (BlobNotFoundError, InvalidManifestError):
             return None
+
+    @contextmanager
+    def turn_to_parse(self, size: int) -> Iterator[None]:
+        """Wait until so few other large documents are being parsed that memory suffices for one of ``size`` bytes."""
+        if size <= LARGE_DOCUMENT_SIZE or getattr(self._turn, "is_held", False):
+            yield
+            return
+        with self._large_turns:
+            self._turn.is_held = True
+            try:
+                yield
+            finally:
+                self._turn.is_held = False
 
     def has_blob(self, repository: str, digest: Digest) -> bool:
         """Whether a repository has a blob, which may be one of its documents as well."""
@@ -158,7 +179,8 @@ class Repositories:
                 found[root] = contents.descriptor
         fallback = self.tags(repository).get(f"{subject.algorithm[:32]}-{subject.encoded[:64]}")
         if fallback is not None and (listed := self.manifest(fallback)) is not None:
-            document = parse_image(listed[0])
+            with self.turn_to_parse(len(listed[0])):
+                document = parse_image(listed[0])
             if isinstance(document, Index):
                 found.update((one.digest, one) for one in document.manifests if one.digest not in found)
         return list(found.values())
@@ -272,6 +294,20 @@ class Repositories:
             elif digest in self.store.images:
                 self.store.delete_image(digest, only_tags=tags)
 
+    def _media_type(self, digest: Digest, data: bytes) -> str:
+        with self._lock:
+            known = self._media_types.get(digest)
+            if known is not None:
+                self._media_types.move_to_end(digest)
+                return known
+        with self.turn_to_parse(len(data)):
+            found = parse_image(data).media_type
+        with self._lock:
+            self._media_types[digest] = found
+            while len(self._media_types) > _MEDIA_TYPES_MAX:
+                self._media_types.popitem(last=False)
+        return found
+
     def _is_stored(self, digest: Digest) -> bool:
         if self.store.has_blob(digest):
             return True
@@ -292,7 +328,7 @@ class Repositories:
             return []
         except BlobNotFoundError:
             pass
-        if config.size > DOCUMENT_SIZE_MAX:
+        if config.size > CONFIG_SIZE_MAX:
             return []
         try:
             return [b"".join(self.store.blob_blocks(config.digest))]
@@ -301,10 +337,11 @@ class Repositories:
 
     def _read_contents(self, digest: Digest) -> Contents:
         image: Image = self.store.images[digest]
-        descriptor = image.descriptor
         walker = Walker(lambda one: self.store.read_document(one.digest), reads_configs=False)
-        document = walker.document(descriptor)
-        closure = walker.closure_of(descriptor, document)
+        with self.turn_to_parse(self.store.blob_size(digest)):
+            descriptor = image.descriptor
+            document = walker.document(descriptor)
+            closure = walker.closure_of(descriptor, document)
         artifact_type = document.artifact_type
         if artifact_type is None and isinstance(document, Manifest):
             artifact_type = document.config.media_type  # spec.md, "Listing Referrers"

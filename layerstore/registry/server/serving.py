@@ -5,10 +5,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.server import Server
@@ -17,10 +16,11 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 from layerstore.errors import InvalidOptionError, UnavailableError
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.server.audit import AuditLog
-from layerstore.registry.server.configuration import Options, is_loopback, load_settings
+from layerstore.registry.server.configuration import is_loopback, load_settings
 from layerstore.registry.server.connections import BoundedConnection
 from layerstore.registry.server.logs import log
 from layerstore.registry.server.metrics import prepare_metrics
+from layerstore.registry.server.options import Options
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import Anonymous, ServerSettings
 from layerstore.registry.server.uvicorn_config import ServerConfig
@@ -29,10 +29,9 @@ from layerstore.registry.server.worker import Worker, tls_context
 _BACKLOG = 2048
 
 
-def serve(store: Path, options: Mapping[str, Any], announce: Callable[[str], None]) -> None:
+def serve(store: Path, options: Options, announce: Callable[[str], None]) -> None:
     """Serve a store until SIGTERM or SIGINT. Everything that can be wrong is looked at before ``announce(address)``."""
-    given = Options(**options)
-    settings = load_settings(store, given)
+    settings = load_settings(store, options)
     Registry(settings).close()  # all that it needs can be opened, or the command says why not
     if settings.audit is not None:
         with closing(AuditLog(settings.audit)) as audit:
@@ -43,7 +42,7 @@ def serve(store: Path, options: Mapping[str, Any], announce: Callable[[str], Non
         tls_context(settings)
     _allow_descriptors()
     listener = _listener(settings)
-    worker = Worker(settings, given)
+    worker = Worker(settings, options)
     tls = worker.tls if settings.tls_certificate is not None else None
     config = ServerConfig(worker.application, settings, BoundedConnection, tls)
     for number in (signal.SIGTERM, signal.SIGINT):

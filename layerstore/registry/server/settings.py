@@ -67,6 +67,8 @@ class Upstream:
     """How long what a tag names is not asked for again."""
     silent_seconds: float = 30.0
     """How long it may say nothing until it counts as unreachable."""
+    keep_seconds: float = 0.0
+    """How long the copy of an image is kept that nobody pulls; 0: for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,8 @@ class ServerSettings:
 
     store: Path
     blob_size_max: int = 64 << 30
-    manifest_size_max: int = 4 << 20
+    manifest_size_max: int = 8 << 20
+    """At most `DOCUMENT_SIZE_MAX`."""
     blob_ttl: float = BLOB_TTL_SECONDS
     is_delete_enabled: bool = True
     collection_interval: float = 3600.0
@@ -116,6 +119,10 @@ class ServerSettings:
     """How many requests of one client a worker answers at the same time; 0: no limit."""
     connections_max: int = 4000
     """Open connections of a worker."""
+    client_connections_max: int = 500
+    """Those of one client to a worker; 0: no limit."""
+    client_uploads_max: int = 1000
+    """Uploads that one account, or a client without one, has begun and not ended; 0: no limit."""
     login_failures: int = 10
     """Wrong passwords of one client at once; one more every ten seconds."""
     idle_seconds: float = 60.0
@@ -127,6 +134,8 @@ class ServerSettings:
     metrics_token: Path | None = None
     """A file whose text, as a bearer token, opens ``/metrics`` to anyone."""
     log: LogFormat = LogFormat.AUTO
+    is_quiet: bool = False
+    """Whether only what goes wrong is logged."""
     drain_seconds: float = 0.0
     """How long ``/readyz`` says no before the server takes no more connections."""
     shutdown_seconds: float = 300.0

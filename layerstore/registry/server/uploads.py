@@ -175,6 +175,9 @@ class Uploads:
                 if is_known and path.stat().st_mtime < limit and not _is_locked(path):
                     self.forget(path.name)
                     removed += 1
+        for identifier in known:
+            if not self._path(identifier).exists():  # a power cut, or the store is a backup: they have no files
+                self._links.remove_upload(identifier)
         return removed
 
     def forget(self, identifier: str) -> None:

@@ -1,11 +1,15 @@
 """uvicorn's configuration out of ours."""
 
+import ipaddress
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
 
+from layerstore.registry.server.buckets import client_of
+from layerstore.registry.server.configuration import is_loopback
 from layerstore.registry.server.logs import log_configuration
 from layerstore.registry.server.settings import ServerSettings
 
@@ -34,7 +38,7 @@ class ServerConfig(Config):
             http=connection,
             ws="none",
             lifespan="on",
-            log_config=log_configuration(settings.log),
+            log_config=log_configuration(settings.log, is_quiet=settings.is_quiet),
             access_log=False,
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
@@ -46,3 +50,17 @@ class ServerConfig(Config):
             ssl_context_factory=tls,
         )
         self.settings = settings
+        self.connections_of: Counter[str] = Counter()
+        """How many connections each client has to this worker."""
+        self._uncounted = [ipaddress.ip_network(one) for one in settings.trusted_proxies]
+
+    def counted_client(self, address: str) -> str | None:
+        """Whose a connection from an address is; None for proxies and this machine, which stand for many."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return None
+        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+        if is_loopback(address) or any((mapped or parsed) in network for network in self._uncounted):
+            return None
+        return client_of(address)

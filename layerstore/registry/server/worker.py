@@ -16,9 +16,10 @@ from uvicorn.config import Config
 from layerstore.errors import InvalidOptionError, LayerstoreError
 from layerstore.registry.server import health
 from layerstore.registry.server.application import create_application
-from layerstore.registry.server.configuration import Options, load_settings
+from layerstore.registry.server.configuration import load_settings
 from layerstore.registry.server.logs import log
 from layerstore.registry.server.memory import return_large_blocks
+from layerstore.registry.server.options import Options
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
 

@@ -120,12 +120,14 @@ def test_refused_credentials_and_missing_rights() -> None:
     with serving(tokens := TokenRegistry()) as server:
         tokens.realm = f"{server.url}/token"
         tokens.give = lambda request: Answer(401)
-        with pytest.raises(AuthenticationError, match=f"refuses the credentials of 'shop'.*docker login {server.host}"):
+        with pytest.raises(AuthenticationError, match=f"{server.host} refuses the credentials of 'shop'"):
             reach(server, Credentials("shop", "word")).roots()
-        with pytest.raises(AuthenticationError, match="log in with"):
+        with pytest.raises(
+            AuthenticationError, match="wants to know who asks for access to shop, or it is not there; give credentials"
+        ):
             reach(server).roots()
         tokens.give = lambda request: tokens.token("other")
-        with pytest.raises(AuthenticationError, match=r"GET /v2/shop/manifests/1\.0, or it is not there"):
+        with pytest.raises(AuthenticationError, match=r"who asks for the pull of shop:1\.0, or it is not there"):
             reach(server).roots()
         tokens.give = lambda request: tokens.token("t1")
         tokens.registry.misbehave = lambda request: Answer(403)
@@ -191,7 +193,7 @@ def test_credentials_do_not_leave_the_machine_without_encryption() -> None:
         tokens.realm = "http://registry.invalid/token"
         with pytest.raises(AuthenticationError, match=r"not sent to registry\.invalid without encryption"):
             reach(server, Credentials("shop", "word")).roots()
-        with pytest.raises(RegistryError, match=r"cannot reach registry\.invalid"):
+        with pytest.raises(RegistryError, match=r"registry\.invalid cannot be found: nobody knows that name"):
             reach(server, Credentials("shop", "word"), insecure=True).roots()
 
 

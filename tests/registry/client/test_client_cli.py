@@ -123,10 +123,34 @@ def test_platforms(registry: str, output: Callable[..., str], run: Run, images: 
     images.add(only, "only")
     output("import", images.path, "only")
     output("push", f"{registry}/cli/multi:only", "--from", "shop:only")
-    result = run("pull", f"{registry}/cli/multi:only")
-    assert result.exit_code == 3
-    assert "it is for: linux/s390x; choose one with --platform, or take all with --all" in result.stderr
+    name, hint = (
+        f"{registry}/cli/multi:only",
+        "it is for: linux/s390x; choose one with --platform, or take all with --all",
+    )
+    for options, wanted in (([], f"linux/{OWN}"), (["--platform", "linux/riscv64"], "linux/riscv64")):
+        result = run("pull", name, *options)
+        assert result.exit_code == 3
+        assert result.stderr == f"layerstore: {name} is not there for {wanted}; {hint}\n"
     assert output("pull", f"{registry}/cli/multi", "--all-tags", "--all", "-q").split()
+
+
+def test_an_image_for_another_platform_is_told(
+    registry: str, output: Callable[..., str], run: Run, images: Images
+) -> None:
+    """Where there is no index, there is nothing to choose from: it comes, with a warning."""
+    images.add(images.image({"arch": b"s390x"}, platform="linux/s390x"), "other")
+    images.add(images.image({"arch": OWN.encode()}, platform=f"linux/{OWN}"), "own")
+    output("import", images.path, "other", "own")
+    for name in ("other", "own"):
+        output("push", f"{registry}/cli/single:{name}", "--from", f"shop:{name}")
+    reference = f"{registry}/cli/single:other"
+    for options, wanted in (([], f"linux/{OWN}"), (["--platform", "linux/arm/v7"], "linux/arm/v7")):
+        result = run("pull", reference, *options)
+        assert result.exit_code == 0 and reference in result.stdout
+        assert result.stderr == f"layerstore: warning: {reference} is for linux/s390x, not for {wanted}\n"
+    output("pull", reference, "--platform", "linux/s390x")
+    output("pull", reference, "--all")
+    output("pull", f"{registry}/cli/single:own")
 
 
 def test_referrers(registry: str, output: Callable[..., str], images: Images) -> None:
@@ -204,7 +228,7 @@ def test_logging_in(tmp_path: Path, run: Run, output: Callable[..., str], images
     with docker_registry(tmp_path / "r", users=PASSWORD_LINE, certificate=certificate) as host:
         push: tuple[Any, ...] = ("push", f"{host}/shop:1.0", "--from", "shop:1.0", "--ca-file", certificate[0])
         result = run(*push)
-        assert (result.exit_code, f"`docker login {host}`" in result.stderr) == (5, True)
+        assert (result.exit_code, f"(`layerstore login {host}`, or --username" in result.stderr) == (5, True)
         output(*push, "--username", USER, "--password-stdin", input=f"{PASSWORD}\n".encode())
         (tmp_path / "docker").mkdir()
         auth = {"auths": {host: {"auth": "c2hvcDpzM2NyZXQ6d29yZA=="}}}

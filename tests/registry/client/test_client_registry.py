@@ -176,12 +176,14 @@ def test_credentials(tmp_path: Path, images: Images, secured: bool) -> None:
         good = options(Credentials(USER, PASSWORD))
         copy(OCILayout(images.path), RemoteRepository(name, options=good), ["1.0"])
         assert RemoteRepository(name, options=good).roots()[0].descriptor.digest == images.roots[0]["digest"]
-        with pytest.raises(AuthenticationError, match=f"refuses the credentials of '{USER}'.*docker login {host}"):
+        with pytest.raises(AuthenticationError, match=f"{host} refuses the credentials of '{USER}' for the "):
             RemoteRepository(name, options=options(Credentials(USER, "wrong"))).roots()
-        with pytest.raises(AuthenticationError, match="log in with"):
+        with pytest.raises(AuthenticationError, match=f"{host} wants to know who asks for the pull of shop:1.0"):
             RemoteRepository(name, options=options(None)).roots()
         if secured:
-            with pytest.raises(RegistryError, match=r"is not trusted.*--ca-file"):
+            with pytest.raises(
+                RegistryError, match=r"is not trusted: self-signed certificate; its authority has to be trusted$"
+            ):
                 RemoteRepository(name, options=QUICK).roots()
             with pytest.raises(InvalidOptionError, match="PEM"):
                 RemoteRepository(name, options=ConnectionOptions(ca_file=tmp_path / "none")).roots()

@@ -210,7 +210,10 @@ HOSTILE_MANIFESTS: dict[str, bytes] = {
     "many missing layers": manifest_with(
         layers=[{**descriptor(LAYER), "digest": f"sha256:{i:064}"} for i in range(5000)]
     ),
-    "too large": manifest_with(annotations={"a": "b" * (5 << 20)}),
+    "more than four mebibytes": manifest_with(annotations={"a": "b" * (5 << 20)}),
+    "too large": manifest_with(annotations={"a": "b" * (8 << 20)}),
+    "millions of objects": DOCUMENT[:-1] + b', "x": [' + b"{}," * 2_000_000 + b"0]}",
+    "millions of escaped quotes": DOCUMENT[:-1] + b', "x": "' + b'\\"' * 3_000_000,
     "an index of what is not there": index_of(b"one", b"two"),
     "an index of blobs as manifests": json.dumps(
         {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(LAYER, MANIFEST)]}

@@ -112,6 +112,7 @@ def test_tables_have_captions_and_heads(text: str) -> None:
             assert row.children[0].attributes["scope"] == "row"
             assert sum(int(cell.attributes.get("colspan", 1)) for cell in row.children) == columns
     assert all(one.attributes.get("scope") in ("row", "col") for one in document.all("th"))
+    assert not any("{" in one.text for one in document.all("thead")), "nothing of a template is left"
 
 
 def test_sizes_and_times_are_exact_for_those_who_ask(text: str) -> None:

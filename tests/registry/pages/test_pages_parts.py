@@ -9,15 +9,8 @@ import pytest
 from layerstore.registry.server.pages.chart import chart_of
 from layerstore.registry.server.pages.paging import page_of
 from layerstore.registry.server.pages.remembered import Remembered
-from layerstore.registry.server.pages.text import (
-    Lines,
-    count_text,
-    exact_moment,
-    moment_of,
-    path_text,
-    size_text,
-    visible,
-)
+from layerstore.registry.server.pages.text import Lines, exact_moment, moment_of, visible
+from layerstore.wording import count_text, path_text, size_text
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from layerstore.registry.protocol import DIFFERENCE_TYPE
 
 _WAIT_SECONDS_MAX = 30.0
 
@@ -22,12 +25,16 @@ class Relay:
     """What every request is answered with, instead of being passed on."""
     spoil: Callable[[str, bytes], bytes] = lambda path, body: body
     """What becomes of bodies."""
+    difference: bytes | None = None
+    """What every question for a difference is answered with, instead of being passed on."""
     drop: frozenset[str] = frozenset()
     """Headers, in small letters, that are not passed on."""
     cut: int | None = None
     """After so many bytes the next body of a blob breaks off, once."""
     gate: threading.Event | None = None
     """Half of each blob is held back until this is set."""
+    pause_seconds: float | None = None
+    """How long it is from each byte of a blob to the next."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -80,6 +87,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        question = self.rfile.read(int(self.headers["Content-Length"]))
+        relay = self.relay
+        with relay.lock:
+            relay.requests.append((self.command, self.path, {}))
+        if relay.difference is not None:
+            self._answer(200, {"Content-Type": DIFFERENCE_TYPE}, relay.difference)
+            return
+        connection = http.client.HTTPConnection(relay.target, timeout=_WAIT_SECONDS_MAX)
+        try:
+            connection.request("POST", self.path, question, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        self._answer(answer.status, {"Content-Type": answer.getheader("Content-Type", "")}, body)
+
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -104,6 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         gate = relay.gate if is_blob else None
         half = len(body) // 2 if gate is not None else len(body)
+        if is_blob and relay.pause_seconds is not None:
+            for number in range(len(body)):
+                self.wfile.write(body[number : number + 1])
+                time.sleep(relay.pause_seconds)
+            return
         self.wfile.write(body[:half])
         if gate is not None:
             gate.wait(_WAIT_SECONDS_MAX)

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places_samples import layer_tar, noise
 from registry_requests import Registry
-from threaded_server import served
+from threaded_server import basic, htpasswd, served
 
-from layerstore.registry.server import connections, limits
-from layerstore.registry.server.settings import ServerSettings
+from layerstore.registry.server import connections, limits, upload_bounds, uvicorn_config
+from layerstore.registry.server.pages import figures
+from layerstore.registry.server.settings import Anonymous, ServerSettings
 
 UPLOAD = b"POST /v2/a/blobs/uploads/?digest=sha256:" + b"0" * 64 + b" HTTP/1.1\r\nHost: localhost\r\n"
 END_SECONDS = 20
@@ -33,7 +35,8 @@ def registry(settings: ServerSettings) -> Iterator[Registry]:
 @pytest.fixture
 def everyone_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients on this machine are limited as others are."""
-    monkeypatch.setattr(limits, "is_loopback", lambda address: False)
+    for module in (limits, upload_bounds, uvicorn_config):
+        monkeypatch.setattr(module, "is_loopback", lambda address: False)
 
 
 @contextmanager
@@ -212,3 +215,115 @@ def test_many_connections_at_once_are_answered(registry: Registry) -> None:
     for thread in threads:
         thread.join()
     assert statuses == [200] * 50
+
+
+def opened(registry: Registry) -> socket.socket:
+    host, _, port = registry.address.partition(":")
+    return socket.create_connection((host, int(port)), timeout=END_SECONDS)
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether a connection is there to be used."""
+    try:
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return connection.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
+
+
+@pytest.mark.usefixtures("everyone_counts")
+def test_connections_of_one_client_are_bounded(settings: ServerSettings) -> None:
+    few = replace(settings, client_connections_max=3, idle_seconds=END_SECONDS)
+    with served(few) as registry:
+        before = refused_connections(registry)
+        connections = [opened(registry) for _ in range(3)]
+        try:
+            assert all(answers(one) for one in connections)
+            with opened(registry) as fourth:
+                assert not answers(fourth)
+            connections.pop().close()
+            end = time.monotonic() + END_SECONDS
+            is_answered = False
+            while not is_answered and time.monotonic() < end:
+                with opened(registry) as next_one:
+                    is_answered = answers(next_one)
+            assert is_answered, "who has closed a connection may have another one"
+        finally:
+            for one in connections:
+                one.close()
+    with served(settings) as registry:
+        assert refused_connections(registry) > before
+
+
+def refused_connections(registry: Registry) -> float:
+    text = registry.ask("GET", "/metrics").body.decode()
+    return float(text.partition("\nlayerstore_connections_refused_total ")[2].split()[0])
+
+
+def test_proxies_and_this_machine_may_have_any_number_of_connections(
+    settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_answer(some: ServerSettings) -> bool:
+        with served(some) as registry:
+            connections = [opened(registry) for _ in range(5)]
+            try:
+                return all(answers(one) for one in connections)
+            finally:
+                for one in connections:
+                    one.close()
+
+    few = replace(settings, client_connections_max=2, idle_seconds=END_SECONDS)
+    assert all_answer(few)
+    monkeypatch.setattr(uvicorn_config, "is_loopback", lambda address: False)
+    assert not all_answer(few)
+    assert all_answer(replace(few, trusted_proxies=("127.0.0.0/8",)))
+    assert all_answer(replace(few, client_connections_max=0))
+
+
+@pytest.mark.usefixtures("everyone_counts")
+def test_uploads_of_one_client_are_bounded(settings: ServerSettings) -> None:
+    with served(replace(settings, client_uploads_max=2)) as registry:
+        first, second = registry.begin("a"), registry.begin("b")
+        refused = registry.ask("POST", "/v2/c/blobs/uploads/")
+        assert (refused.status, refused.code) == (429, "TOOMANYREQUESTS")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert len(list((settings.folder / "uploads").iterdir())) == 2, "what was refused leaves nothing"
+        assert registry.push_blob("c", b"whole").status == 201, "what comes in one request is not begun"
+        assert registry.ask("DELETE", first).status == 204
+        third = registry.begin("a")
+        assert registry.ask("POST", "/v2/c/blobs/uploads/").status == 429
+        digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        for one in (second, third):
+            assert registry.ask("PUT", f"{one}?digest={digest}", b"").status == 201
+        assert [registry.ask("POST", "/v2/c/blobs/uploads/").status for _ in range(3)] == [202, 202, 429]
+
+
+def test_uploads_are_counted_by_account(settings: ServerSettings, tmp_path: Path) -> None:
+    accounts = htpasswd(tmp_path / "htpasswd", alice="secret a", bob="secret b")
+    with served(replace(settings, client_uploads_max=1, htpasswd=accounts, anonymous=Anonymous.ALL)) as registry:
+        alice, bob = basic("alice", "secret a"), basic("bob", "secret b")
+        statuses = [
+            registry.ask("POST", "/v2/a/blobs/uploads/", headers=one).status for one in (alice, alice, bob, bob)
+        ]
+        nobody = [registry.ask("POST", "/v2/a/blobs/uploads/").status for _ in range(3)]
+    assert statuses == [202, 429, 202, 429]
+    assert nobody == [202, 202, 202], "on this machine, where a proxy may stand for many"
+
+
+def test_files_that_are_saved_at_once_are_bounded(settings: ServerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DOWNLOADS_MAX", 1)
+    data = noise(1, 8_000_000)
+    with served(replace(settings, idle_seconds=END_SECONDS)) as registry:
+        digest = registry.push_image("a", "1", layer_tar({"large": data, "small": b"small"}))
+        place = f"/images/a@{digest}/download?path=/"
+        with connected(registry) as slow:
+            slow.sendall(f"GET {place}large HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert slow.recv(12) == b"HTTP/1.1 200"
+            refused = registry.ask("GET", f"{place}small")
+            assert (refused.status, refused.code) == (429, "TOOMANYREQUESTS")
+            assert "retry-after" in refused.headers
+        for name, contents in (("small", b"small"), ("large", data)):  # who went away takes no place
+            end = time.monotonic() + END_SECONDS
+            while (answer := registry.ask("GET", f"{place}{name}")).status == 429 and time.monotonic() < end:
+                pass
+            assert answer.body == contents

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from registry_requests import Registry
+from server_process import ServerProcess
 from threaded_server import basic, served
 
 from layerstore import Digest, Store
@@ -58,13 +60,16 @@ def test_pushes_mounts_and_deletes_are_recorded(registry: Registry, audited: Ser
         ("push-blob", "team/app", 201),
         ("push-manifest", "team/app", 201),
         ("mount", "team/other", 201),
-        ("delete-manifest", "team/app", 202),
+        ("delete-tag", "team/app", 202),
     ]
     third = records(audited)[2]
     assert (third["account"], third["client"], third["reference"]) == ("alice", "127.0.0.1", "1.0")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", third["time"])
     assert records(audited)[3]["from"] == "team/app"
     assert records(audited)[0]["digest"].startswith("sha256:")
+    assert alice.delete("team/app", digest).status == 202
+    last = records(audited)[-1]
+    assert (last["event"], last["reference"], last["status"]) == ("delete-manifest", digest, 202)
 
 
 def test_who_was_refused_is_recorded(registry: Registry, audited: ServerSettings) -> None:
@@ -201,3 +206,14 @@ def test_requests_have_an_id(registry: Registry) -> None:
 def test_what_prometheus_is_told_is_well_formed(store_path: Path) -> None:
     with served(ServerSettings(store=store_path, collection_interval=0)) as registry, Store.open(store_path) as store:
         assert figures(registry)["layerstore_store_images", ()] == len(store.images)
+
+
+def test_what_is_no_http_is_counted_and_not_told(store_path: Path) -> None:
+    with ServerProcess(store_path) as server:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                connection.sendall(b"\x16\x03\x01\x00\x05hello")  # as TLS begins
+                assert connection.recv(12) == b"HTTP/1.1 400"
+        text = Registry(server.address).ask("GET", "/metrics").body.decode()
+        assert "\nlayerstore_invalid_requests_total 2.0\n" in text
+        assert "Invalid HTTP" not in server.log_text()

@@ -2,11 +2,12 @@
 
 import http.client
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from threaded_server import basic, htpasswd, served
 
 from layerstore import Digest, Store
 from layerstore.errors import InvalidOptionError
-from layerstore.registry.server.configuration import Options, load_settings
+from layerstore.registry.server import proxy_fetches
+from layerstore.registry.server.configuration import load_settings
+from layerstore.registry.server.options import Options
 from layerstore.registry.server.proxy_upstream import UpstreamRegistry
+from layerstore.registry.server.registry import Registry as OpenRegistry
 from layerstore.registry.server.settings import Anonymous, Right, ServerSettings, Upstream
 
 _BIG = noise(1, 3_000_000)
@@ -228,6 +232,15 @@ def test_too_many_bytes_are_refused_and_too_few_are_continued(origin: Registry, 
         assert relay.ranges() == [None, "bytes=1000000-"]
 
 
+def test_manifest_of_upstream_that_is_larger_than_ours_may_be(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", b"layer" * 10)
+    settings = settings_of(store_path, f"http://{origin.address}")
+    with served(replace(settings, manifest_size_max=100)) as registry:
+        assert registry.manifest("hub/shop", "1").status == 502
+    with served(settings) as registry:
+        assert registry.manifest("hub/shop", "1").status == 200
+
+
 def test_failing_upstream(relay: Relay, store_path: Path) -> None:
     """What is known is given with a warning; of what is not, upstream's state is told."""
     with served(settings_of(store_path, relay.url)) as registry:
@@ -255,6 +268,49 @@ def test_upstream_that_stands_still(relay: Relay, store_path: Path) -> None:
         for _ in range(2):
             answer = registry.manifest("hub/team/shop", "1")
             assert (answer.body, answer.headers["warning"][:4]) == (manifest, "110 ")
+
+
+def test_upstream_that_trickles_is_given_up(relay: Relay, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never stands still for too long, but what it gives in a while is too little."""
+    monkeypatch.setattr(proxy_fetches, "_PACE_SECONDS", 0.3)
+    with served(settings_of(store_path, relay.url)) as registry:
+        manifest = registry.manifest("hub/team/shop", "1").body
+        layer = blobs_of(manifest)[1]
+        monkeypatch.setattr(proxy_fetches, "_BYTES_PER_SECOND_MIN", 1e9)
+        relay.gate = threading.Event()
+        threading.Timer(0.5, relay.gate.set).start()
+        with pytest.raises(http.client.HTTPException):
+            registry.blob("hub/team/shop", layer)
+        monkeypatch.setattr(proxy_fetches, "_BYTES_PER_SECOND_MIN", 1000.0)
+        assert Digest.of(registry.blob("hub/team/shop", layer).body) == layer
+
+
+def test_upstream_that_gives_a_byte_now_and_then_is_given_up(
+    relay: Relay, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_fetches, "_PACE_SECONDS", 0.3)
+    with served(settings_of(store_path, relay.url)) as registry:
+        layer = blobs_of(registry.manifest("hub/team/shop", "1").body)[1]
+        relay.pause_seconds = 0.01
+        begun = time.monotonic()
+        with pytest.raises(http.client.HTTPException):
+            registry.blob("hub/team/shop", layer)
+        assert time.monotonic() - begun < _SECONDS_MAX
+        relay.pause_seconds = None
+        assert Digest.of(registry.blob("hub/team/shop", layer).body) == layer
+
+
+def test_housekeeping_evicts_what_nobody_pulls(origin: Registry, tmp_path: Path) -> None:
+    digest = origin.push_image("shop", "1", noise(4, 10_000))
+    file = tmp_path / "server.yaml"
+    file.write_text(f"proxies: {{hub: {{url: 'http://{origin.address}', keep: 1h}}}}\ncollection_interval: 1s\n")
+    store = tmp_path / "store"
+    with ServerProcess(store, "--config", str(file)) as server:
+        registry = Registry(server.address)
+        pull(registry, "hub/shop", "1")
+        eventually(lambda: "hub/shop" in registry.ask("GET", "/v2/_catalog").json["repositories"])
+        pulled_long_ago(ServerSettings(store=store), digest)
+        eventually(lambda: "hub/shop" not in registry.ask("GET", "/v2/_catalog").json["repositories"])
 
 
 def test_who_waits_for_upstream_keeps_nobody_else_waiting(relay: Relay, store_path: Path) -> None:
@@ -529,7 +585,8 @@ def test_settings_of_an_upstream(tmp_path: Path) -> None:
     file = tmp_path / "server.yaml"
     file.write_text(
         "proxies:\n  hub: https://registry-1.docker.io\n"
-        "  corp: {url: 'https://r.example/team', username: u, password: p, ca: ca.pem, fresh: 5m, silent: 10s}\n"
+        "  corp: {url: 'https://r.example/team', username: u, password: p, ca: ca.pem, fresh: 5m, silent: 10s,\n"
+        "    keep: 30d}\n"
     )
     proxies = load_settings(tmp_path, Options(configuration=file)).proxies
     assert proxies == {
@@ -541,9 +598,74 @@ def test_settings_of_an_upstream(tmp_path: Path) -> None:
             ca=tmp_path / "ca.pem",
             fresh_seconds=300.0,
             silent_seconds=10.0,
+            keep_seconds=30 * 86400.0,
         ),
     }
-    for wrong in ("{hub: ftp://x}", "{a/b: http://x}", "{a: {url: http://x, username: u}}", "{a: http://x/UPPER}"):
+    for wrong in (
+        "{hub: ftp://x}",
+        "{a/b: http://x}",
+        "{a: {url: http://x, username: u}}",
+        "{a: http://x/UPPER}",
+        "{a: {url: http://x, keep: 5m}}",
+    ):
         file.write_text(f"proxies: {wrong}\n")
         with pytest.raises(InvalidOptionError, match="prox"):
             load_settings(tmp_path, Options(configuration=file))
+
+
+def pulled_long_ago(settings: ServerSettings, *digests: str) -> None:
+    with sqlite3.connect(settings.folder / "proxy.sqlite") as database:
+        for digest in digests:
+            assert database.execute("UPDATE pulls SET pulled = 1000 WHERE digest = ?", (digest,)).rowcount == 1
+
+
+def evicted(settings: ServerSettings) -> int:
+    """How many manifests go when it is looked what nobody pulls."""
+    with closing(OpenRegistry(settings)) as registry:
+        return registry.proxies.evict()
+
+
+def test_what_nobody_pulls_is_evicted_and_comes_back_from_upstream(origin: Registry, store_path: Path) -> None:
+    layers = [noise(number, 100_000) for number in range(2)]
+    digests = [origin.push_image("shop", str(number), layer) for number, layer in enumerate(layers)]
+    settings = settings_of(store_path, f"http://{origin.address}", keep_seconds=3600.0)
+    with served(settings) as registry:
+        own = registry.push_image("own", "1", b"pushed here")
+        manifests = [pull(registry, "hub/shop", str(number)) for number in range(2)]
+        eventually(lambda: all(is_put(store_path, one) for one in manifests))
+    assert evicted(settings) == 0
+    pulled_long_ago(settings, digests[0])
+    assert evicted(replace(settings, proxies={"hub": replace(settings.proxies["hub"], keep_seconds=0.0)})) == 0
+    assert evicted(settings) == 1
+    assert evicted(settings) == 0
+    with Store.open(store_path) as store:
+        assert {str(one) for one in store.images} == {own, digests[1]}
+        assert "hub/shop:0" not in store.tags
+        assert "hub/shop:1" in store.tags
+    with served(settings) as registry:
+        assert pull(registry, "hub/shop", "0") == manifests[0]
+
+
+def test_what_an_index_lists_is_kept_with_it(debian: str, store_path: Path) -> None:
+    settings = settings_of(store_path, f"http://{debian}", keep_seconds=3600.0)
+    with served(settings) as registry:
+        index = registry.manifest("hub/team/shop", "multi")
+        child = index.json["manifests"][0]["digest"]
+        manifest = pull(registry, "hub/team/shop", child)
+        eventually(lambda: is_put(store_path, manifest))
+    pulled_long_ago(settings, child)
+    assert evicted(settings) == 0
+    pulled_long_ago(settings, index.headers["docker-content-digest"])
+    assert evicted(settings) == 2
+    with Store.open(store_path) as store:
+        assert not store.images
+
+
+def test_images_from_before_pulls_were_noted_are_new(origin: Registry, store_path: Path) -> None:
+    origin.push_image("shop", "1", noise(3, 10_000))
+    settings = settings_of(store_path, f"http://{origin.address}", keep_seconds=3600.0)
+    with served(settings) as registry:
+        pull(registry, "hub/shop", "1")
+    with sqlite3.connect(settings.folder / "proxy.sqlite") as database:
+        database.execute("DROP TABLE pulls")
+    assert evicted(settings) == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -97,6 +98,31 @@ def test_the_first_line_tells_where_it_listens(store_path: Path) -> None:
         log = process.stderr.read()
         assert process.wait(PATIENCE_SECONDS) == 0, log
     assert all(json.loads(one)["level"] == "info" for one in log.splitlines())
+
+
+def test_quiet_tells_only_what_goes_wrong(store_path: Path) -> None:
+    command = [*LAYERSTORE, "-q", "--json", "--store", str(store_path), "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        address = json.loads(process.stdout.readline())["address"].rpartition("//")[2]
+        assert Registry(address).ask("GET", "/v2/").status == 200
+        process.send_signal(signal.SIGTERM)
+        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+        assert process.wait(PATIENCE_SECONDS) == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*LAYERSTORE, "-q", "--store", str(store_path), "serve", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
+            try:
+                assert Registry(f"127.0.0.1:{port}").ask("GET", "/readyz").status == 200
+                break
+            except OSError:
+                pass
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=PATIENCE_SECONDS) == ("", "")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

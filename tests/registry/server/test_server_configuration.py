@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from layerstore.errors import InvalidOptionError, StorageError
-from layerstore.registry.server.configuration import Options, is_loopback, load_settings
+from layerstore.registry.server.configuration import is_loopback, load_settings
+from layerstore.registry.server.options import Options
 from layerstore.registry.server.quantities import duration_of, size_of
 from layerstore.registry.server.settings import Anonymous, LogFormat, MetricsAccess, Right, ServerSettings, Upstream
 
@@ -31,6 +32,8 @@ limits:
   header: 32KiB
   requests: {per_second: 50, burst: 500, at_once: 20}
   connections: 100
+  client_connections: 20
+  client_uploads: 30
   login_failures: 5
   idle: 30s
 delete: false
@@ -84,6 +87,8 @@ def test_every_setting_of_the_file_arrives(tmp_path: Path) -> None:
         requests_burst=500,
         requests_at_once=20,
         connections_max=100,
+        client_connections_max=20,
+        client_uploads_max=30,
         login_failures=5,
         idle_seconds=30,
         audit=tmp_path / "audit.log",
@@ -116,6 +121,8 @@ def test_options_hold_over_the_file(tmp_path: Path) -> None:
     )
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 0, 2)
     assert settings.anonymous is Anonymous.NONE
+    assert not settings.is_quiet
+    assert load(tmp_path, WHOLE, quiet=True).is_quiet
     assert settings.tls_certificate == Path("/other.crt")
     assert {name: one.url for name, one in settings.proxies.items()} == {
         "hub": "https://registry-1.docker.io",
@@ -137,6 +144,15 @@ def test_options_hold_over_the_file(tmp_path: Path) -> None:
         ("limits: {blob: 1 TB}", "limits.blob: it is no size"),
         ("limits: {blob: true}", "limits.blob: it is no size"),
         ("limits: {blob: 0}", "limits.blob: "),
+        ("limits: {manifest: 33MiB}", "limits.manifest: "),
+        ("limits: {client_connections: -1}", "limits.client_connections: "),
+        ("limits: {blob: 2000000 GiB}", "limits.blob: "),
+        ("limits: {requests: {per_second: .inf}}", "limits.requests.per_second: "),
+        ("limits: {requests: {per_second: .nan}}", "limits.requests.per_second: "),
+        ("limits: {idle: .inf}", "limits.idle: "),
+        ("limits: {idle: 25h}", "limits.idle: "),
+        ("collection_interval: .nan", "collection_interval: "),
+        ("proxies: {hub: {url: 'https://x', keep: 59m}}", "proxies.hub.keep: it is 1h or more"),
         ("limits: {idle: soon}", "limits.idle: it is no duration"),
         ("anonymous: everything", "anonymous: "),
         ("anonymous: no", "anonymous: "),
@@ -183,8 +199,8 @@ def test_who_may_do_what_if_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_which_hosts_are_this_machine() -> None:
-    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "")))
+    assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost", "::ffff:127.0.0.1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "localhost.example.org", "")))
 
 
 def test_sizes_and_durations() -> None:

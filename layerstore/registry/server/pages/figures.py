@@ -15,13 +15,13 @@ from layerstore.objects import Image
 from layerstore.registry.server.pages.remembered import Remembered
 from layerstore.registry.server.pages.sharing import Sharing, sharing_of
 from layerstore.registry.server.pages.summaries import Summary, created, stored_layers, summary_of
-from layerstore.registry.server.registry import registry_of
-from layerstore.store import Store
+from layerstore.registry.server.registry import Registry, registry_of
 
 IMAGES_ADDED_MAX = 1000
 """Images of a repository whose sizes are added up."""
 _THREADS = 8
 """How many pages are made at once. Those who push and pull have threads of their own."""
+DOWNLOADS_MAX = 32
 _VIEWS = 2
 """How many views are built at once: of an image with millions of files it takes memory, and a while."""
 
@@ -39,10 +39,13 @@ class RepositoryFigures:
 class Figures:
     """Makes figures, and keeps them for a while. Its methods may be called from several threads at once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.threads = CapacityLimiter(_THREADS)
+        self.downloads = CapacityLimiter(DOWNLOADS_MAX)
+        """Files that are on their way to somebody; each holds a view."""
         self._view_turns = threading.BoundedSemaphore(_VIEWS)
-        self._store = store
+        self._store = registry.store
+        self._parsing = registry.repositories
         self._stats: Remembered[None, Stats] = Remembered(1)
         self._repositories: Remembered[tuple[str, int], RepositoryFigures] = Remembered(2000)
         self._summaries: Remembered[Digest, Summary] = Remembered(20_000)
@@ -61,7 +64,9 @@ class Figures:
 
     def summary(self, image: Image) -> Summary:
         """What an image is, in a line."""
-        return self._summaries.get(image.digest, lambda: summary_of(self._store, image))
+        # The turn first: whoever makes a page of an image has it, and waits for its summary.
+        with self._parsing.turn_to_parse(len(image.manifest_bytes)):
+            return self._summaries.get(image.digest, lambda: summary_of(self._store, image))
 
     def usage(self, image: Image) -> ImageUsage:
         """What an image of the store occupies, and has for itself."""
@@ -95,7 +100,7 @@ def figures_of(request: Request) -> Figures:
     """The figures of the registry that a request is for."""
     state = request.app.state
     if not hasattr(state, "figures"):
-        state.figures = Figures(registry_of(request).store)
+        state.figures = Figures(registry_of(request))
     figures = state.figures
     assert isinstance(figures, Figures)
     return figures

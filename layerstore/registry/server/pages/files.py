@@ -1,13 +1,15 @@
 """The files of an image: directories, the beginning of what can be read, and whole files to be saved."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from anyio import WouldBlock
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from layerstore import EntryKind, Node, View
 from layerstore.objects import Image
@@ -25,6 +27,7 @@ from layerstore.registry.server.streaming import sent
 _ROWS = 500
 _PREVIEW_SIZE_MAX = 256 << 10
 _BLOCK_SIZE = 1 << 20
+_RETRY_SECONDS = 10
 _ESCAPE = "surrogateescape"
 _TEXT_CONTROLS = frozenset("\t\n\r\f\x1b")
 _KINDS = {
@@ -106,7 +109,33 @@ def download(request: Request) -> Response:
         "Vary": "Authorization",
     }
     body = sent(_contents(figures, image, path), node.size, registry_of(request).readers)
-    return StreamingResponse(body, headers=headers, media_type="application/octet-stream")
+    return _Download(figures, body, headers)
+
+
+class _Download(StreamingResponse):
+    """A file, unless too many others are on their way."""
+
+    def __init__(self, figures: Figures, body: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(body, headers=headers, media_type="application/octet-stream")
+        self._figures = figures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            self._figures.downloads.acquire_on_behalf_of_nowait(self)
+        except WouldBlock:
+            problem = ProblemError(
+                429,
+                ErrorCode.TOOMANYREQUESTS,
+                "too many files are being saved at the same time; try again later",
+                headers={"Retry-After": str(_RETRY_SECONDS)},
+            )
+            await problem.response()(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._figures.downloads.release_on_behalf_of(self)
 
 
 def _contents(figures: Figures, image: Image, path: bytes) -> Iterator[bytes]:
@@ -119,12 +148,14 @@ def _contents(figures: Figures, image: Image, path: bytes) -> Iterator[bytes]:
 def _image_with_files(request: Request) -> Image:
     name = request.path_params["repository"]
     image = image_in(reader_in(request, name), name, request.path_params["digest"])
-    if image.is_index:
-        raise ProblemError(404, ErrorCode.UNKNOWN, "an index has no files; each of its images has")
-    if image.descriptor.artifact_type is not None:
-        raise ProblemError(404, ErrorCode.UNKNOWN, "an artifact is no file system")
-    layers = registry_of(request).repositories.layers_with(name, image.digest)
-    if not layers.issuperset(image.config.diff_ids):
+    repositories = registry_of(request).repositories
+    with repositories.turn_to_parse(len(image.manifest_bytes)):
+        if image.is_index:
+            raise ProblemError(404, ErrorCode.UNKNOWN, "an index has no files; each of its images has")
+        if image.descriptor.artifact_type is not None:
+            raise ProblemError(404, ErrorCode.UNKNOWN, "an artifact is no file system")
+        diff_ids = image.config.diff_ids
+    if not repositories.layers_with(name, image.digest).issuperset(diff_ids):
         raise ProblemError(404, ErrorCode.UNKNOWN, "its config names layers that are not its own")
     return image
 

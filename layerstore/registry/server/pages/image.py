@@ -55,6 +55,11 @@ def image(request: Request) -> Response:
     name = request.path_params["repository"]
     reader, figures = reader_in(request, name), figures_of(request)
     found = image_in(reader, name, request.path_params["digest"])
+    with reader.registry.repositories.turn_to_parse(len(found.manifest_bytes)):
+        return _page_of(request, reader, figures, name, found)
+
+
+def _page_of(request: Request, reader: Reader, figures: Figures, name: str, found: Image) -> Response:
     document = parse_image(found.manifest_bytes)
     summary = figures.summary(found)
     tags = sorted(tag for tag, digest in reader.registry.repositories.tags(name).items() if digest == found.digest)

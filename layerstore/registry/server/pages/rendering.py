@@ -9,15 +9,8 @@ from starlette.responses import HTMLResponse, Response
 
 from layerstore.digest import Digest
 from layerstore.registry.server.pages import addresses
-from layerstore.registry.server.pages.text import (
-    bytes_text,
-    count_text,
-    exact_moment,
-    moment_text,
-    path_text,
-    size_text,
-    visible,
-)
+from layerstore.registry.server.pages.text import bytes_text, exact_moment, moment_text, visible
+from layerstore.wording import count_text, path_text, size_text
 
 _PACKAGE = "layerstore.registry.server.pages"
 _STYLE = files(_PACKAGE).joinpath("style.css").read_bytes()

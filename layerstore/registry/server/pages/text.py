@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+from layerstore.wording import escaped
+
 _LINE_BREAKS = frozenset("\n\t")
 
 
@@ -20,37 +21,12 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     kept = _LINE_BREAKS if isinstance(text, Lines) else frozenset()
-    return "".join(one if one.isprintable() or one in kept else _escaped(one) for one in text)
-
-
-def path_text(path: bytes) -> str:
-    """A path out of a layer; bytes that are not UTF-8 become ``\\xff``."""
-    return path.decode("utf-8", "backslashreplace")
-
-
-def size_text(size: float) -> str:
-    """A size for humans, for example ``12.3 MiB``."""
-    if abs(size) < 1024:
-        return f"{size:.0f} B"
-    value = float(size)
-    unit = 0
-    # 1023.96 KiB would be written as 1024.0 KiB.
-    while round(abs(value), 1) >= 1024 and unit < len(_UNITS) - 1:
-        value /= 1024
-        unit += 1
-    return f"{value:.1f} {_UNITS[unit]}"
+    return "".join(one if one.isprintable() or one in kept else escaped(one) for one in text)
 
 
 def bytes_text(size: int) -> str:
     """A size to the byte."""
     return "1 byte" if size == 1 else f"{size:,} bytes"
-
-
-def count_text(count: int, noun: str) -> str:
-    """For example ``1 layer``, ``2,000 layers`` or ``0 repositories``."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
 def moment_text(moment: datetime) -> str:
@@ -70,10 +46,3 @@ def moment_of(text: str | None) -> datetime | None:
         return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8, as Python keeps it in file names
-        return f"\\x{number - 0xDC00:02x}"
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
