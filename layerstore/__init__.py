@@ -4,7 +4,7 @@ Begin with `Store.create` or `Store.open`; the README has a tour, ARCHITECTURE.m
 """
 
 from layerstore.decoding import Encoding
-from layerstore.digest import Digest
+from layerstore.digest import Digest, PromisedDigest
 from layerstore.errors import LayerstoreError
 from layerstore.mounting.client import Mount
 from layerstore.objects import Container, DeletedImage, Image, Layer, LayerEncoding, Lease
@@ -83,6 +83,7 @@ __all__ = [
     "OnProgress",
     "Problem",
     "Progress",
+    "PromisedDigest",
     "ProofReport",
     "Proxies",
     "PruneItem",

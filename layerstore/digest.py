@@ -1,7 +1,8 @@
 """Digests: ``algorithm:hex`` of exact bytes, as the OCI image specification defines them (descriptor.md, "Digests")."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import blake3
@@ -94,6 +95,15 @@ class Digest(str):
             return cls(text)
         except InvalidDigestError as error:
             raise ValueError(str(error)) from None  # pydantic collects only ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class PromisedDigest:
+    """A digest that is known when the last byte has come, as that of an upload to a registry."""
+
+    algorithm: str
+    resolve: Callable[[], Digest]
+    """Gives the digest, which is of the algorithm. Called after all bytes were read, perhaps more than once."""
 
 
 def reads_as_digest(text: str) -> bool:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
 from layerstore.decoding import Encoding
-from layerstore.digest import Digest, reads_as_digest
+from layerstore.digest import Digest, PromisedDigest, reads_as_digest
 from layerstore.errors import InvalidOptionError
 from layerstore.mounting.client import Mount, mount_view
 from layerstore.objects import Containers, Encodings, Image, Images, Layer, Layers, Lease, Tags, Trash
@@ -148,12 +148,20 @@ class Store:
         return cls(opened)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, read_only: bool = False) -> Self:
-        """Open a store that is there. Raises `StoreNotFoundError`; it never makes one."""
+    def open(
+        cls, path: str | os.PathLike[str], *, read_only: bool = False, compression_level: int | None = None
+    ) -> Self:
+        """Open a store that is there. Raises `StoreNotFoundError`; it never makes one.
+
+        ``compression_level`` is that of zstd for what is pushed through this object, instead of the store's own: lower
+        ones are faster. Raises `InvalidOptionError`.
+        """
         layout, config = open_layout(Path(path))
+        if compression_level is not None:
+            new_config(compression_level=compression_level)  # which checks it
         if not read_only:
             make_missing_folders(layout)
-        opened = OpenedStore(layout, config, read_only=read_only)
+        opened = OpenedStore(layout, config, read_only=read_only, compression_level=compression_level)
         try:
             if not read_only:
                 opened.journal.check(opened.index)
@@ -327,26 +335,30 @@ class Store:
         self,
         source: LayerSource | Iterable[bytes],
         *,
-        digest: str,
+        digest: str | PromisedDigest,
         lease: Lease | None = None,
-        give_file: bool = False,
+        give_file: bool | Path = False,
         on_progress: OnProgress | None = None,
     ) -> PushedBlob:
         """Store a blob of an image under ``digest``, which its bytes must have; it will be given back bit for bit.
 
         gzip and zstd are decoded, so that the layer is deduplicated; any other blob is a layer as it is. The source is
-        not read if the store has the blob. What is pushed is kept as `push_layer` says. With ``give_file`` the source
-        is the path of a file that nobody changes any more: where it can be, it is kept under a second name, and not
-        copied. Raises `DigestMismatchError`, and `OversizedError` for a decompression bomb.
+        not read if the store has the blob, unless its digest is only promised. What is pushed is kept as `push_layer`
+        says. With ``give_file`` the source is the path of a file that nobody changes any more: where it can be, it is
+        kept under a second name, and not copied. A path there is that of the file which has all bytes of the source
+        when it has ended. Raises `DigestMismatchError`, and `OversizedError` for a decompression bomb.
         """
         self._opened.check_usable()
+        given = give_file if isinstance(give_file, Path) else None
+        if give_file is True and isinstance(source, (str, os.PathLike)):
+            given = Path(source)
         with open_source(source) as opened:
             return blob_operations.push_blob(
                 self._opened,
                 opened,
-                Digest(digest),
+                digest if isinstance(digest, PromisedDigest) else Digest(digest),
                 holder=self._holder(lease),
-                given=Path(source) if give_file and isinstance(source, (str, os.PathLike)) else None,
+                given=given,
                 on_progress=on_progress,
             )
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from layerstore.decoding import decode, detect
-from layerstore.digest import Digest
+from layerstore.digest import Digest, PromisedDigest
 from layerstore.errors import (
     BlobNotFoundError,
     DamagedError,
@@ -24,7 +24,7 @@ from layerstore.errors import (
 )
 from layerstore.operations.keeping import has_lost, loosen, release
 from layerstore.operations.layer_reader import LayerReader
-from layerstore.operations.push import Decoder, Pushed, Report, push_blocks
+from layerstore.operations.push import Decoder, Pushed, Report, push_blocks, resolved
 from layerstore.operations.raw_files import NewFile, new_file, raw_path, raw_size
 from layerstore.operations.source import Source, open_source
 from layerstore.operations.upload import Holder, UploadTotals, hold_layer
@@ -60,20 +60,21 @@ class PushedBlob:
 def push_blob(
     store: OpenedStore,
     source: Source,
-    digest: Digest,
+    digest: Digest | PromisedDigest,
     *,
     holder: Holder,
     given: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> PushedBlob:
-    """Store a blob; it is safe when this returns. ``source`` is not read if the store has the blob already.
+    """Store a blob; it is safe when this returns. ``source`` is not read if the store is known to have the blob.
 
-    ``given`` is the file of the source if nobody is going to change it: it is kept itself rather than its copy.
+    ``given`` is the file that the source's bytes are in when it has ended, and that nobody is going to change: it is
+    kept itself rather than its copy.
 
     Raises `DigestMismatchError`, and `OversizedError` for a blob that decodes to more than can be meant.
     """
     store.check_writable()
-    if keep_blob(store, digest, holder):
+    if isinstance(digest, Digest) and keep_blob(store, digest, holder):
         found = blob_layer(store, digest)
         if found is not None:
             return PushedBlob(digest, found[0], found[1], True, UploadTotals())
@@ -88,23 +89,26 @@ def push_blob(
         except UndecodableError:
             for block in report.count(source.blocks()):
                 raw.write(block)
-            with open_source(raw.path, source.name) as again:
+            with open_source(raw.contents, source.name) as again:
                 return _push_plain(store, again, digest, holder, report)
         raw.sync()
+        name = resolved(digest)
         record = EncodingRecord(0, NO_PLACE, pushed.diff_id, raw.size, EncodingState.RAW)
-        add_encoding(store, digest, record, holder, raw)
-        return PushedBlob(digest, pushed.diff_id, raw.size, False, pushed.totals)
+        add_encoding(store, name, record, holder, raw)
+        return PushedBlob(name, pushed.diff_id, raw.size, False, pushed.totals)
 
 
-def _push_plain(store: OpenedStore, source: Source, digest: Digest, holder: Holder, report: Report) -> PushedBlob:
+def _push_plain(
+    store: OpenedStore, source: Source, digest: Digest | PromisedDigest, holder: Holder, report: Report
+) -> PushedBlob:
     if digest.algorithm == "sha256":
         pushed = push_blocks(store, report.count(source.blocks()), None, holder, digest, report)
     else:
         with _LayerHold(store, holder) as hold:
             pushed = hold.push(report.count(source.blocks()), None, digest, report)
             record = EncodingRecord(0, NO_PLACE, pushed.diff_id, pushed.size, EncodingState.PLAIN)
-            add_encoding(store, digest, record, holder, None)
-    return PushedBlob(digest, pushed.diff_id, pushed.size, pushed.already_present, pushed.totals)
+            add_encoding(store, resolved(digest), record, holder, None)
+    return PushedBlob(resolved(digest), pushed.diff_id, pushed.size, pushed.already_present, pushed.totals)
 
 
 class _LayerHold:
@@ -119,7 +123,13 @@ class _LayerHold:
         self._session: Session | None = None
         self._diff_id: Digest | None = None
 
-    def push(self, blocks: Iterable[bytes], decoder: Decoder | None, digest: Digest, report: Report) -> Pushed:
+    def push(
+        self,
+        blocks: Iterable[bytes],
+        decoder: Decoder | None,
+        digest: Digest | PromisedDigest,
+        report: Report,
+    ) -> Pushed:
         """`push_blocks`; the layer is held until the block of the context manager is left."""
         pushed = push_blocks(self._store, blocks, decoder, self._holder, digest, report)
         self._diff_id = pushed.diff_id

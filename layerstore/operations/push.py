@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from layerstore.decoding import Encoding, decode, detect
-from layerstore.digest import Digest, hasher
+from layerstore.digest import Digest, PromisedDigest, hasher
 from layerstore.errors import DigestMismatchError, LayerstoreError, UndecodableError
 from layerstore.operations.batch import Batch, Batcher
 from layerstore.operations.drain import drain
@@ -82,7 +82,7 @@ def push_blocks(
     blocks: Iterable[bytes],
     decoder: Decoder | None,
     holder: Holder,
-    expected: Digest | None,
+    expected: Digest | PromisedDigest | None,
     report: "Report",
 ) -> Pushed:
     """Store what ``decoder`` makes of the blocks as a layer; ``expected`` is the digest of the blocks themselves."""
@@ -100,8 +100,9 @@ def push_blocks(
                 diff_id = Digest.from_raw("sha256", layer_hash.finish())
                 if expected is not None:
                     actual = Digest.from_raw(expected.algorithm, source_hash.finish()) if source_hash else diff_id
-                    if actual != expected:
-                        raise DigestMismatchError(expected, actual)
+                    promised = resolved(expected)
+                    if actual != promised:
+                        raise DigestMismatchError(promised, actual)
                 is_new = upload.publish(last, diff_id)
             except BaseException:
                 with suppress(LayerstoreError):
@@ -116,6 +117,11 @@ def push_blocks(
             source_hash.stop()
     report.finish("already present" if not is_new else "")
     return Pushed(diff_id, size, not is_new, upload.totals)
+
+
+def resolved(expected: Digest | PromisedDigest) -> Digest:
+    """The digest itself. For one that was promised, when all bytes were read."""
+    return expected if isinstance(expected, Digest) else expected.resolve()
 
 
 def _commit_batches(upload: Upload, content: Iterable[bytes], turn: threading.Lock) -> Batch:

@@ -74,12 +74,16 @@ class NewFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pid = os.getpid()
-        self._descriptor = self._open(path)
+        self._descriptor = self._open()
         self.size = 0
 
-    @staticmethod
-    def _open(path: Path) -> int:
-        return _create_locked(path)
+    @property
+    def contents(self) -> Path:
+        """Where its bytes can be read before it is installed."""
+        return self.path
+
+    def _open(self) -> int:
+        return _create_locked(self.path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append."""
@@ -122,29 +126,45 @@ class NewFile:
 
 
 class GivenFile(NewFile):
-    """A file that somebody has filled and gives away, by a second name; what is written to it is only counted.
+    """A file that somebody fills and gives away; what is written to it is only counted.
 
-    If the giver has it locked, that lock keeps others from it, too.
+    It gets a second name when it is synced, and is its giver's alone until then. Where it can have none, it is copied.
     """
 
     def __init__(self, path: Path, given: Path) -> None:
-        os.link(given, path)
-        try:
-            super().__init__(path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        self._given = given
+        super().__init__(path)
+
+    @property
+    def contents(self) -> Path:
+        """Where its bytes can be read before it is synced."""
+        return self._given
 
     def write(self, data: bytes | memoryview) -> None:
         """Count what is there."""
         self.size += len(data)
 
-    @staticmethod
-    def _open(path: Path) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
+    def sync(self) -> None:
+        """Take it over, and make it durable."""
+        with translate_os_errors(f"cannot write {self.path}"):
+            try:
+                # If its giver has it locked, that lock keeps others from it.
+                with suppress(BlockingIOError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.link(self._given, self.path)
+            except OSError:
+                self._copy()
+        super().sync()
+
+    def _open(self) -> int:
+        return os.open(self._given, os.O_RDWR | os.O_CLOEXEC)
+
+    def _copy(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = _create_locked(self.path)
+        self.size = 0
+        for block in file_blocks(self._given):
+            super().write(block)
 
 
 def _create_locked(path: Path) -> int:
@@ -161,20 +181,13 @@ def _create_locked(path: Path) -> int:
 @contextmanager
 def new_file(folder: Path, given: Path | None = None) -> Iterator[NewFile]:
     """A file that is gone at the end unless it was installed; ``given`` itself where it can have a second name."""
+    path = folder / f"{_NEW}{uuid4().hex}"
     with translate_os_errors(f"cannot make a file in {folder}"):
-        file = _given_file(folder, given) or NewFile(folder / f"{_NEW}{uuid4().hex}")
-    path = file.path
+        file = NewFile(path) if given is None else GivenFile(path, given)
     try:
         yield file
     finally:
         file.close(remove=file.path == path)
-
-
-def _given_file(folder: Path, given: Path | None) -> NewFile | None:
-    if given is not None:
-        with suppress(OSError):
-            return GivenFile(folder / f"{_NEW}{uuid4().hex}", given)
-    return None
 
 
 def file_blocks(path: Path, start: int = 0) -> Iterator[bytes]:

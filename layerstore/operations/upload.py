@@ -250,7 +250,7 @@ class Upload:
         groups = list(_group(new, self._store.config.frame_size))
         if not groups:
             return []
-        level = self._store.config.compression_level
+        level = self._store.push_level
         first = self._store.take_numbers("next_frame", len(groups))
         frames = self._pool.map(lambda ids: encode_frame([new[one] for one in ids], ids, level), groups)
         return [_Encoded(first + i, frame) for i, frame in enumerate(frames)]

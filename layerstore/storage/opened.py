@@ -21,9 +21,19 @@ _RESERVATION = 4096
 class OpenedStore:
     """What operations work on. It knows where things are, not what they mean."""
 
-    def __init__(self, layout: Layout, config: StoreConfig, *, read_only: bool = False, create: bool = False) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        config: StoreConfig,
+        *,
+        read_only: bool = False,
+        create: bool = False,
+        compression_level: int | None = None,
+    ) -> None:
         self.layout = layout
         self.config = config
+        self.push_level = config.compression_level if compression_level is None else compression_level
+        """The zstd level of what is pushed through this object; what is compressed anew gets the store's own."""
         self.read_only = read_only
         self._index: Index = open_index(layout.index, read_only=read_only, create=create)
         self.packs = PackReader(layout)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from samples import make_tar, noise, text
+from samples import assert_clean, make_tar, noise, packs_on_disk, sha256, text
 from store_images import image_of
 
-from layerstore import Digest, Store
+from layerstore import Digest, PromisedDigest, Store
 from layerstore._zstd import zstd
 from layerstore.errors import (
     BlobNotFoundError,
@@ -352,3 +352,65 @@ def test_a_manifest_is_what_it_was(store: Store) -> None:
     assert (store.read_document(image.digest), store.read_document(image.config_digest)) == (manifest, config)
     assert image.descriptor.digest == image.digest
     assert [layer.diff_id for layer in image.layers] == [Digest.of(TAR)]
+
+
+@pytest.mark.parametrize("blob", ["gzip", "plain"])
+def test_a_digest_that_is_known_at_the_end(store: Store, blob: str) -> None:
+    """It is asked for when the source has ended; a wrong one changes nothing."""
+    tar = make_tar({"file": noise(50_000)})
+    data = gzip.compress(tar) if blob == "gzip" else tar
+    ended = False
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal ended
+        yield data[:1000]
+        yield data[1000:]
+        ended = True
+
+    def resolve(digest: Digest) -> Digest:
+        assert ended
+        return digest
+
+    with pytest.raises(DigestMismatchError):
+        store.push_blob(blocks(), digest=PromisedDigest("sha256", lambda: resolve(sha256(b"other"))))
+    assert list(store.layers) == []
+    ended = False
+    pushed = store.push_blob(blocks(), digest=PromisedDigest("sha256", lambda: resolve(sha256(data))))
+    assert pushed.digest == sha256(data)
+    assert b"".join(store.blob_blocks(sha256(data))) == data
+    again = store.push_blob(blocks(), digest=PromisedDigest("sha256", lambda: sha256(data)))
+    assert (again.digest, again.diff_id) == (sha256(data), sha256(tar))
+    store.collect_garbage()
+    assert_clean(store)
+
+
+def test_pushes_can_be_compressed_in_another_way_than_the_store_s(tmp_path: Path) -> None:
+    """The level is that of who pushes; what is compressed anew gets the store's own."""
+    sizes = {}
+    for level in (None, -7):
+        Store.create(tmp_path / str(level), compression_level=9).close()
+        with Store.open(tmp_path / str(level), compression_level=level) as store:
+            store.push_layer(TAR)
+            sizes[level] = packs_on_disk(store)
+            assert store.config.compression_level == 9
+            assert_clean(store)
+    assert sizes[-7] > 1.2 * sizes[None]
+    with pytest.raises(InvalidOptionError):
+        Store.open(tmp_path / "None", compression_level=99)
+
+
+def test_a_file_is_given_away(store: Store, tmp_path: Path) -> None:
+    """It is kept itself; where it cannot have a second name, as on another file system, it is copied."""
+    near, far = tmp_path / "near", Path("/dev/shm") / f"layerstore-test-{tmp_path.name}"
+    other = gzip.compress(TAR, 1)
+    try:
+        for path, data in ((near, BLOB), (far, other)):
+            path.write_bytes(data)
+            store.push_blob(path, digest=Digest.of(data), give_file=True)
+            assert read(store, Digest.of(data)) == data
+        kept = {one.stat().st_ino for one in (store.path / "raw").iterdir()}
+        assert near.stat().st_ino in kept
+        assert far.read_bytes() == other
+        assert len(kept) == 2
+    finally:
+        far.unlink(missing_ok=True)

@@ -155,6 +155,7 @@ class _Configuration(_Section):
     delete: bool = True
     blob_ttl: Annotated[Duration, Field(ge=60, le=_YEARS)] = BLOB_TTL_SECONDS
     collection_interval: Annotated[Duration, Field(le=_YEARS)] = 3600.0
+    compression_level: Annotated[int, Field(ge=-7, le=19)] = 3
     proxies: dict[str, Annotated[_Proxy, BeforeValidator(_with_url)]] = {}
     audit: Path | None = None
     metrics: _Metrics = _Metrics()
@@ -258,6 +259,7 @@ def _settings(store: Path, file: _Configuration, source: str, folder: Path | Non
         blob_ttl=file.blob_ttl,
         is_delete_enabled=file.delete,
         collection_interval=file.collection_interval,
+        compression_level=file.compression_level,
         proxies={
             name: Upstream(
                 url=one.url,

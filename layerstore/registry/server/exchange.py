@@ -119,7 +119,7 @@ def _prove(registry: Registry, digest: Digest) -> None:
 
 def _take(registry: Registry, identity: Identity, repository: str, digest: Digest, path: Path) -> None:
     store = registry.store
-    with registry.uploads.turn():  # its head may take as much memory as all the rest
+    with registry.uploads.turns.turn():  # its head may take as much memory as all the rest
         difference = store.open_difference(_file_blocks(path))
     known = set(_readable(registry, identity, repository, list(difference.bases)))
     unknown = [one for one in difference.bases if one not in known]
@@ -129,7 +129,7 @@ def _take(registry: Registry, identity: Identity, repository: str, digest: Diges
     copied = sum(one.size for one in layers if one is not None)
     if difference.size > _FREE_SIZE + _LITERALS_RATIO_MAX * path.stat().st_size + _COPIES_MAX * copied:
         raise ProblemError(413, ErrorCode.SIZE_INVALID, f"a layer of {difference.size} bytes is not made of so little")
-    with registry.uploads.turn():
+    with registry.uploads.turns.turn():
         _, expires = registry.repositories.under_lease(
             lambda lease: store.push_difference(difference, digest=digest, lease=lease)
         )

@@ -111,7 +111,7 @@ class Proxies:
         shared = self._shared
         assert shared is not None
         try:
-            with self._uploads.turn():
+            with self._uploads.turns.turn():
                 self._repositories.under_lease(
                     lambda lease: self._repositories.store.push_blob(path, digest=digest, lease=lease, give_file=True)
                 )

@@ -60,7 +60,7 @@ class UpstreamDifferences:
                 if blocks is None:
                     return False
                 received = _spooled(blocks, file, size)
-            with self._uploads.turn():
+            with self._uploads.turns.turn():
                 difference = store.open_difference(_blocks_of(file))
                 if not set(difference.bases).issubset(have):
                     raise InvalidInputError("it copies from layers that were not offered")

@@ -24,7 +24,7 @@ class Registry:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.store = Store.open(settings.store)
+        self.store = Store.open(settings.store, compression_level=settings.compression_level)
         try:
             self.folder = folder = settings.folder
             with translate_os_errors(f"cannot make {folder}"):
@@ -52,6 +52,7 @@ class Registry:
     def close(self) -> None:
         """Close the database and the store."""
         self.proxies.close()
+        self.uploads.close()
         self.links.close()
         self.store.close()
 

@@ -260,6 +260,10 @@ class Repositories:
         lease, expires = self._current_lease()
         return push(lease), expires
 
+    def is_long_enough(self, expires: float) -> bool:
+        """Whether a blob that is held until then (seconds since 1970) is held about as long as one that comes now."""
+        return expires - time.time() > 0.9 * self._blob_ttl
+
     def _current_lease(self) -> tuple[Lease, float]:
         with self._lock:
             if self._lease is None or not self._is_lease_young():

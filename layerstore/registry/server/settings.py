@@ -83,6 +83,8 @@ class ServerSettings:
     is_delete_enabled: bool = True
     collection_interval: float = 3600.0
     """Seconds between collections; 0: never."""
+    compression_level: int = 3
+    """zstd's, of what is pushed; that of the store itself is higher, and would keep clients waiting."""
     proxies: Mapping[str, Upstream] = field(default_factory=dict)
     """Registries that are read through this one, by the first component of the names that repositories have here."""
 

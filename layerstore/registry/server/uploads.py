@@ -8,19 +8,23 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from layerstore.digest import Digest, Hasher, hasher
+from layerstore.digest import Digest, Hasher, PromisedDigest, hasher
 from layerstore.errors import DigestMismatchError
+from layerstore.objects import Lease
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.protocol import ErrorCode
+from layerstore.registry.server.ahead import Ahead
 from layerstore.registry.server.links import Links
 from layerstore.registry.server.problems import ProblemError, upload_unknown
 from layerstore.registry.server.repositories import Repositories
+from layerstore.registry.server.turns import Turns
 
 UPLOAD_TTL_SECONDS = 24 * 3600
 """How long an upload may stand still before it is given up."""
@@ -41,10 +45,13 @@ class _Hashed:
 class OpenUpload:
     """An upload that bytes are added to; nobody else does so until it is closed."""
 
-    def __init__(self, path: Path, descriptor: int, hashed: _Hashed) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, hashed: _Hashed, on_growth: "Callable[[OpenUpload], None] | None" = None
+    ) -> None:
         self.path = path
         self._descriptor = descriptor
         self._hashed = hashed
+        self._on_growth = on_growth
         self.size = os.fstat(descriptor).st_size
 
     def write(self, data: bytes | memoryview) -> None:
@@ -58,6 +65,8 @@ class OpenUpload:
                     self._hashed.size += written
                 self.size += written
                 view = view[written:]
+        if self._on_growth is not None:
+            self._on_growth(self)
 
     def digest(self, algorithm: str) -> Digest:
         """The digest of all bytes."""
@@ -79,11 +88,12 @@ class Uploads:
         self._repositories = repositories
         self._links: Links = repositories.links
         self._folder = folder
-        self._turns = threading.BoundedSemaphore(pushes)
+        self.turns = Turns(pushes)
         self.size_max = size_max
         self.last_used = float("-inf")
         """When this process had an upload last, by the monotonic clock."""
         self._hashed: dict[tuple[str, str], _Hashed] = {}
+        self._ahead: dict[str, Ahead] = {}
         self._lock = threading.Lock()
         with translate_os_errors(f"cannot make {folder}"):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -133,7 +143,9 @@ class Uploads:
             if not _is_only_name(path, os.fstat(descriptor)):
                 raise upload_unknown()
             self.last_used = time.monotonic()
-            yield OpenUpload(path, descriptor, self._hash_state(identifier, algorithm))
+            yield OpenUpload(
+                path, descriptor, self._hash_state(identifier, algorithm), partial(self._go_ahead, algorithm=algorithm)
+            )
         finally:
             self.last_used = time.monotonic()
             os.close(descriptor)
@@ -145,19 +157,53 @@ class Uploads:
         if actual != digest:
             self.forget(identifier)
             raise DigestMismatchError(digest, actual)
-        store = self._repositories.store
-        with self.turn() if upload.size > _SMALL_SIZE else nullcontext():
-            _, expires = self._repositories.under_lease(
-                lambda lease: store.push_blob(upload.path, digest=digest, lease=lease, give_file=True)
-            )
+        with self._lock:
+            ahead = self._ahead.pop(identifier, None)
+        expires = None if ahead is None else ahead.finish(digest)
+        if expires is None:
+            with self.turns.turn() if upload.size > _SMALL_SIZE else nullcontext():
+                expires = self._push(upload.path, upload.path, digest)
         self._repositories.add_blob(repository, digest, expires)
+        if not self._repositories.is_long_enough(expires):  # it was begun ahead, long ago
+            self._repositories.keep_blob(repository, digest)
         self.forget(identifier)
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until so few others put something into the store that memory suffices."""
-        with self._turns:
-            yield
+    def close(self) -> None:
+        """Give up what was begun ahead, and wait for that."""
+        with self._lock:
+            begun = list(self._ahead.values())
+            self._ahead.clear()
+        for ahead in begun:
+            ahead.give_up()
+        for ahead in begun:
+            ahead.join()
+
+    def _go_ahead(self, upload: OpenUpload, algorithm: str) -> None:
+        """Let the store have what has come of an upload, if it is large and it is its turn."""
+        if upload.size <= _SMALL_SIZE:
+            return
+        identifier = upload.path.name
+        with self._lock:
+            ahead = self._ahead.get(identifier)
+            if ahead is None and self.turns.take():
+                # Another process may have finished those of this one that were given up.
+                gone = [key for key, one in self._ahead.items() if one.is_over and not self._path(key).exists()]
+                for key in gone:
+                    del self._ahead[key]
+                push = partial(self._push, upload.path)
+                self._ahead[identifier] = Ahead(upload.path, upload.size, algorithm, push, self.turns)
+        if ahead is not None:
+            ahead.extend(upload.size)
+
+    def _push(self, path: Path, source: Path | Callable[[], Iterator[bytes]], digest: Digest | PromisedDigest) -> float:
+        """Push a blob that is or comes to be in a file; when the lease ends that holds it (seconds since 1970)."""
+        store = self._repositories.store
+
+        def push(lease: Lease) -> None:
+            blocks = source if isinstance(source, Path) else source()
+            store.push_blob(blocks, digest=digest, lease=lease, give_file=path)
+
+        return self._repositories.under_lease(push)[1]
 
     def cancel(self, repository: str, identifier: str) -> None:
         """End an upload. Raises `ProblemError` if there is none such."""
@@ -188,6 +234,9 @@ class Uploads:
         with self._lock:
             for key in [key for key in self._hashed if key[0] == identifier]:
                 del self._hashed[key]
+            ahead = self._ahead.pop(identifier, None)
+        if ahead is not None:
+            ahead.give_up()
 
     def _hash_state(self, identifier: str, algorithm: str) -> _Hashed:
         with self._lock:

@@ -18,7 +18,7 @@ from layerstore.registry.server import health
 from layerstore.registry.server.application import create_application
 from layerstore.registry.server.configuration import load_settings
 from layerstore.registry.server.logs import log
-from layerstore.registry.server.memory import return_large_blocks
+from layerstore.registry.server.memory import bound_free_memory
 from layerstore.registry.server.options import Options
 from layerstore.registry.server.registry import Registry
 from layerstore.registry.server.settings import ServerSettings
@@ -36,7 +36,7 @@ class Worker:
 
     def application(self) -> Starlette:
         """Make the application. uvicorn has set its own handlers of signals before it calls this."""
-        return_large_blocks()
+        bound_free_memory()
         self._application = create_application(self._settings)
         self._reloading = threading.Lock()
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self._reload, daemon=True).start())

@@ -39,6 +39,7 @@ limits:
 delete: false
 blob_ttl: 12h
 collection_interval: 0
+compression_level: -1
 proxies: {hub: "https://registry-1.docker.io"}
 audit: audit.log
 metrics: {access: nobody, token: metrics-token}
@@ -63,6 +64,7 @@ def test_every_setting_of_the_file_arrives(tmp_path: Path) -> None:
         blob_ttl=12 * 3600.0,
         is_delete_enabled=False,
         collection_interval=0,
+        compression_level=-1,
         proxies={"hub": Upstream(url="https://registry-1.docker.io")},
         host="0.0.0.0",
         port=5001,
