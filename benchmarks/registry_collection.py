@@ -25,8 +25,9 @@ from benchmarks.registry_report import Part, percentile
 from benchmarks.registry_servers import Running, debian_server, layerstore_server
 from benchmarks.report import table
 
-QUIET, COLLECTING, THEIRS = "layerstore, nothing else", "layerstore, collecting", "docker-registry, nothing else"
-PHASES = (QUIET, COLLECTING, THEIRS)
+QUIET, BUSY, COLLECTING = "layerstore, nothing else", "layerstore, others push", "layerstore, the same, collecting"
+THEIRS = "docker-registry, nothing else"
+PHASES = (QUIET, BUSY, COLLECTING, THEIRS)
 COLLECTION_SECONDS = 0.1
 """Less than the server looks for something to do, so that one collection begins when the last has ended."""
 FIRST_SECONDS = 60
@@ -142,6 +143,9 @@ def _serving(name: str, folder: Path) -> Iterator[Running]:
             yield server
     elif name == QUIET:
         with layerstore_server(folder / "store") as server:
+            yield server
+    elif name == BUSY:
+        with layerstore_server(folder / "store") as server, _litter(folder / "store"):
             yield server
     else:
         root, interval = folder / "store", COLLECTION_SECONDS

@@ -16,7 +16,7 @@ from layerstore.storage.records import FrameRecord
 
 _POSITIONS_MAX = 100_000
 """Positions that are looked at together; each takes about 200 bytes of memory."""
-_ROWS_PER_TRANSACTION = 1500
+_ROWS_PER_TRANSACTION = 1000
 _FRAMES_PER_TRANSACTION = 200
 
 _Row = tuple[bytes, tuple[int, int]]
