@@ -1,5 +1,6 @@
 """What all tests share: Hypothesis profiles, a small store, a place in memory."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     """A store whose frames and packs are small, so that little content fills many."""
     with Store.create(tmp_path / "store", frame_size=1 << 15, pack_size_max=1 << 17) as opened:
         yield opened
+
+
+def pytest_collection_finish() -> None:
+    """Let Python's collector leave alone what was loaded: each look at all of it takes a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

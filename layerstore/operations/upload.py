@@ -4,7 +4,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +25,8 @@ from layerstore.storage.records import (
     NO_PLACE,
     UNTIL_RELEASED,
     CountsRecord,
+    FrameRecord,
     LayerRecord,
-    Place,
     SegmentRecord,
 )
 
@@ -57,12 +57,13 @@ class _StaleError(Exception):
     """What the batch relied on changed before the writer lock was ours."""
 
 
-@dataclass(slots=True)
-class _Encoded:
-    """A frame ready to be appended, with the ids of its chunks."""
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A frame that is in the pack. Its body is not kept: a batch has up to 32 MiB of them."""
 
     number: int
-    frame: EncodedFrame
+    ids: list[bytes]
+    record: FrameRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,7 @@ class _Prepared:
     """Number of the last transaction that the look-up saw."""
     known: dict[bytes, Ref]
     new: dict[bytes, memoryview]
-    frames: list[_Encoded]
-    places: list[Place]
+    frames: list[_Frame]
     segment: Segment | None
     segment_record: SegmentRecord | None
     publish_as: Digest | None
@@ -160,15 +160,13 @@ class Upload:
         looked_up_at: int,
     ) -> "_Prepared":
         """Append all that the batch needs to the pack."""
-        frames = self._encode(new)
         known = dict(refs)
-        for encoded in frames:
-            for position, identity in enumerate(encoded.frame.ids):
-                refs[identity] = Ref(encoded.number, position)
-        places = [
-            self._writer.append(RecordKind.FRAME, one.frame.codec, one.number, one.frame.meta, one.frame.body)
-            for one in frames
-        ]
+        frames = []
+        for number, frame in self._encode(new):
+            place = self._writer.append(RecordKind.FRAME, frame.codec, number, frame.meta, frame.body)
+            frames.append(_Frame(number, frame.ids, frame.record(place)))
+            for position, identity in enumerate(frame.ids):
+                refs[identity] = Ref(number, position)
         segment = record = layer = None
         if batch.size:
             segment = batch.segment(refs)
@@ -177,7 +175,7 @@ class Upload:
             record = SegmentRecord(self._writer.append(RecordKind.SEGMENT, 0, self._number, meta, data), data)
         if publish_as is not None:
             layer = self._append_layer(batch, publish_as)
-        return _Prepared(looked_up_at, known, new, frames, places, segment, record, publish_as, layer)
+        return _Prepared(looked_up_at, known, new, frames, segment, record, publish_as, layer)
 
     def _write(self, batch: Batch, prepared: "_Prepared") -> None:
         """Run the transaction: with the turn until all is put, without it while the commit waits for the disk."""
@@ -246,14 +244,14 @@ class Upload:
                     lost[identity] = data
         return refs, new, lost, looked_up_at
 
-    def _encode(self, new: dict[bytes, memoryview]) -> list[_Encoded]:
+    def _encode(self, new: dict[bytes, memoryview]) -> Iterator[tuple[int, EncodedFrame]]:
         groups = list(_group(new, self._store.config.frame_size))
         if not groups:
-            return []
+            return
         level = self._store.push_level
         first = self._store.take_numbers("next_frame", len(groups))
         frames = self._pool.map(lambda ids: encode_frame([new[one] for one in ids], ids, level), groups)
-        return [_Encoded(first + i, frame) for i, frame in enumerate(frames)]
+        yield from enumerate(frames, first)
 
     def _append_layer(self, batch: Batch, diff_id: Digest) -> LayerRecord:
         size = self._offset + batch.size
@@ -299,12 +297,11 @@ def _put_frames(transaction: Transaction, prepared: _Prepared, batch: Batch) -> 
     counts = Counter(batch.payload_ids)
     counts.update(batch.skeleton_ids)
     rows = []
-    for encoded, place in zip(prepared.frames, prepared.places, strict=True):
-        frame = encoded.frame
-        transaction.frames.put(encoded.number, frame.record(place))
+    for frame in prepared.frames:
+        transaction.frames.put(frame.number, frame.record)
         frame_counts = array("I", [counts[identity] for identity in frame.ids])
-        transaction.counts.put(encoded.number, CountsRecord(0, frame_counts))
-        rows += [(identity, (encoded.number, position)) for position, identity in enumerate(frame.ids)]
+        transaction.counts.put(frame.number, CountsRecord(0, frame_counts))
+        rows += [(identity, (frame.number, position)) for position, identity in enumerate(frame.ids)]
     transaction.chunks.put_many(rows)
 
 

@@ -81,11 +81,11 @@ def check(path: Path, acknowledged: dict[str, bytes]) -> None:
         assert store.verify().is_clean
 
 
-def test_an_interrupt_behind_any_commit_loses_nothing(tmp_path: Path, interrupter: Interrupter) -> None:
+def test_an_interrupt_behind_any_commit_loses_nothing(memory_path: Path, interrupter: Interrupter) -> None:
     number = 0
     while True:
         number += 1
-        path = tmp_path / f"store-{number}"
+        path = memory_path / f"store-{number}"
         Store.create(path, frame_size=1 << 15, pack_size_max=1 << 17).close()
         acknowledged: dict[str, bytes] = {}
         interrupter.left = number

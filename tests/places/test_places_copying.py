@@ -101,7 +101,7 @@ def test_a_missing_child_of_an_index_is_named_with_its_platform(maker: LayoutMak
     )
     maker.blob_path(missing["digest"]).unlink()
     maker.list_root(maker.index([there, missing]), "1.0")
-    with pytest.raises(BlobNotFoundError, match=r"linux/arm64: copy one platform that is there \(--platform\)"):
+    with pytest.raises(BlobNotFoundError, match=r"linux/arm64: copy one platform that is there"):
         copied(maker)
     assert copied(maker, platform="linux/amd64") == [(there["digest"], "1.0")]
 
