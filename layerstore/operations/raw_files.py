@@ -160,8 +160,9 @@ class GivenFile(NewFile):
         return os.open(self._given, os.O_RDWR | os.O_CLOEXEC)
 
     def _copy(self) -> None:
+        copy = _create_locked(self.path)
         os.close(self._descriptor)
-        self._descriptor = _create_locked(self.path)
+        self._descriptor = copy
         self.size = 0
         for block in file_blocks(self._given):
             super().write(block)

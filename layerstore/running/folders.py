@@ -84,7 +84,7 @@ def remove_dead_runs() -> None:
             is_being_made = is_young and path.name.startswith(_NEW_PREFIX)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or is_being_made:
                 continue
-            lock = _locked(path, create=False)
+            lock = _locked(path, create=True)  # one that was killed between two steps has none
             if lock is not None:
                 try:
                     _take_away(RunFolder(path, lock))

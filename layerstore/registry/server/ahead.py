@@ -18,8 +18,9 @@ from layerstore.registry.server.turns import Turns
 _BLOCK_SIZE = 1 << 20
 _PATIENCE_SECONDS = 10.0
 """How long it keeps its turn while no byte comes."""
-_PATIENCE_IF_WANTED_SECONDS = 0.1
-"""The same while others wait for a turn: whoever has all bytes goes first."""
+_PATIENCE_IF_WANTED_SECONDS = 0.3
+"""How long in all it waits for bytes while others wait for a turn: whoever has all bytes goes first."""
+_LOOK_SECONDS = 0.05
 
 Push = Callable[[Callable[[], Iterator[bytes]], PromisedDigest], float]
 """Pushes the blocks that the function gives; when the lease ends that holds the blob (seconds since 1970)."""
@@ -41,6 +42,8 @@ class Ahead:
         self._changed = threading.Condition()
         self._digest: Digest | None = None
         self._is_given_up = False
+        self._waited = 0.0
+        """Seconds for which it waited for bytes since others have been waiting for its turn."""
         self._expires: float | None = None
         self._error: LayerstoreError | None = None
         self._thread = threading.Thread(target=self._run, name="push-ahead", daemon=True)
@@ -64,14 +67,15 @@ class Ahead:
             self._is_given_up = True
             self._changed.notify_all()
 
-    def finish(self, digest: Digest) -> float | None:
-        """All bytes are there, and have this digest: wait for the blob. When the lease ends that holds it.
+    def finish(self, digest: Digest, size: int) -> float | None:
+        """All bytes are there, so many, and have this digest: wait for the blob. When the lease ends that holds it.
 
         None if it was given up. Raises what the push raises.
         """
         if digest.algorithm != self._algorithm:
             self.give_up()
         with self._changed:
+            self._size = size  # other processes may have added some
             self._digest = digest
             self._changed.notify_all()
         self._thread.join()
@@ -107,6 +111,8 @@ class Ahead:
         with translate_os_errors(f"cannot read {self._path}"), self._path.open("rb", buffering=0) as file:
             while (end := self._wait_for_more(offset)) > offset:
                 while offset < end:
+                    if self._is_given_up:
+                        raise _GivenUpError
                     block = file.read(min(_BLOCK_SIZE, end - offset))
                     if not block:
                         raise _GivenUpError  # somebody has cut the file
@@ -122,7 +128,8 @@ class Ahead:
                     raise _GivenUpError
                 if self._size > offset or self._digest is not None:
                     return self._size
-                patience = _PATIENCE_IF_WANTED_SECONDS if self._turns.is_wanted else _PATIENCE_SECONDS
-                if time.monotonic() - begun > patience:
+                if time.monotonic() - begun > _PATIENCE_SECONDS or self._waited > _PATIENCE_IF_WANTED_SECONDS:
                     raise _GivenUpError
-                self._changed.wait(_PATIENCE_IF_WANTED_SECONDS)
+                since = time.monotonic()
+                self._changed.wait(_LOOK_SECONDS)
+                self._waited = self._waited + time.monotonic() - since if self._turns.is_wanted else 0.0

@@ -63,7 +63,7 @@ async def put_difference(request: Request) -> Response:
     identity = await in_thread(registry.access.authorize, request, repository, Action.READ, Action.WRITE)
     digest = digest_of(request.path_params["digest"])
     registry.proxies.check_writable(repository)
-    async with whole_body(registry, request, repository, "sha256") as upload:
+    async with whole_body(registry, request, repository, "sha256", goes_ahead=False) as upload:
         await to_thread.run_sync(_take, registry, identity, repository, digest, upload.path, limiter=registry.writers)
     return Response(status_code=201, headers={"Location": f"/v2/{repository}/blobs/{digest}", DIGEST_HEADER: digest})
 

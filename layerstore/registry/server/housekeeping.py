@@ -74,7 +74,7 @@ class Housekeeping:
         registry = self._registry
         registry.links.forget_expired_blobs()
         abandoned = registry.uploads.remove_abandoned()
-        evicted = registry.proxies.evict()
+        evicted = self._evict()
         _forget_unused(registry.links, registry)
         begun = time.monotonic()
         try:
@@ -91,6 +91,13 @@ class Housekeeping:
             abandoned,
             evicted,
         )
+
+    def _evict(self) -> int:
+        try:
+            return self._registry.proxies.evict()
+        except LayerstoreError as error:  # which must not keep the store from being collected
+            _LOG.error("eviction failed: %s", error)
+            return 0
 
     def _prove(self) -> None:
         store = self._registry.store

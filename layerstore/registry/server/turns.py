@@ -29,8 +29,8 @@ class Turns:
             self._free.release()
 
     def take(self) -> bool:
-        """Have a turn if one is free, until `give_back`."""
-        return self._free.acquire(blocking=False)
+        """Have a turn if one is free and nobody waits for it, until `give_back`."""
+        return not self._waiting and self._free.acquire(blocking=False)
 
     def give_back(self) -> None:
         """End a turn that was taken."""

@@ -90,12 +90,12 @@ async def _finish(registry: Registry, repository: str, upload: OpenUpload, diges
 
 @asynccontextmanager
 async def whole_body(
-    registry: Registry, request: Request, repository: str, algorithm: str
+    registry: Registry, request: Request, repository: str, algorithm: str, *, goes_ahead: bool = True
 ) -> AsyncIterator[OpenUpload]:
     """The body of a request as an upload of its own, which is gone when the block is left."""
     identifier = await in_thread(registry.uploads.begin, repository, algorithm)
     try:
-        async with _opened(registry, repository, identifier, algorithm) as upload:
+        async with _opened(registry, repository, identifier, algorithm, goes_ahead=goes_ahead) as upload:
             await _receive(registry, request, upload)
             yield upload
     finally:
@@ -105,11 +105,12 @@ async def whole_body(
 
 @asynccontextmanager
 async def _opened(
-    registry: Registry, repository: str, identifier: str, algorithm: str | None = None
+    registry: Registry, repository: str, identifier: str, algorithm: str | None = None, *, goes_ahead: bool = True
 ) -> AsyncIterator[OpenUpload]:
     stack = ExitStack()
     try:
-        yield await in_thread(stack.enter_context, registry.uploads.opened(repository, identifier, algorithm))
+        opened = registry.uploads.opened(repository, identifier, algorithm, goes_ahead=goes_ahead)
+        yield await in_thread(stack.enter_context, opened)
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(stack.close)

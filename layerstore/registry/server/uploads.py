@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from layerstore.digest import Digest, Hasher, PromisedDigest, hasher
-from layerstore.errors import DigestMismatchError
+from layerstore.errors import DigestMismatchError, OversizedError
 from layerstore.objects import Lease
 from layerstore.os_errors import translate_os_errors
 from layerstore.registry.protocol import ErrorCode
@@ -94,6 +94,7 @@ class Uploads:
         """When this process had an upload last, by the monotonic clock."""
         self._hashed: dict[tuple[str, str], _Hashed] = {}
         self._ahead: dict[str, Ahead] = {}
+        self._is_closed = False
         self._lock = threading.Lock()
         with translate_os_errors(f"cannot make {folder}"):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -123,8 +124,13 @@ class Uploads:
             raise upload_unknown() from None
 
     @contextmanager
-    def opened(self, repository: str, identifier: str, algorithm: str | None = None) -> Iterator[OpenUpload]:
-        """An upload, to add bytes to. Raises `ProblemError` if there is none such, or if someone else adds to it."""
+    def opened(
+        self, repository: str, identifier: str, algorithm: str | None = None, *, goes_ahead: bool = True
+    ) -> Iterator[OpenUpload]:
+        """An upload, to add bytes to. Raises `ProblemError` if there is none such, or if someone else adds to it.
+
+        ``goes_ahead``: the bytes are those of a blob, which the store may have while they come.
+        """
         algorithm = algorithm or self.algorithm(repository, identifier)
         self.algorithm(repository, identifier)
         path = self._path(identifier)
@@ -143,9 +149,8 @@ class Uploads:
             if not _is_only_name(path, os.fstat(descriptor)):
                 raise upload_unknown()
             self.last_used = time.monotonic()
-            yield OpenUpload(
-                path, descriptor, self._hash_state(identifier, algorithm), partial(self._go_ahead, algorithm=algorithm)
-            )
+            on_growth = partial(self._go_ahead, algorithm=algorithm) if goes_ahead else None
+            yield OpenUpload(path, descriptor, self._hash_state(identifier, algorithm), on_growth)
         finally:
             self.last_used = time.monotonic()
             os.close(descriptor)
@@ -159,18 +164,22 @@ class Uploads:
             raise DigestMismatchError(digest, actual)
         with self._lock:
             ahead = self._ahead.pop(identifier, None)
-        expires = None if ahead is None else ahead.finish(digest)
-        if expires is None:
-            with self.turns.turn() if upload.size > _SMALL_SIZE else nullcontext():
-                expires = self._push(upload.path, upload.path, digest)
+        try:
+            expires = None if ahead is None else ahead.finish(digest, upload.size)
+            if expires is None or not self._repositories.is_long_enough(expires):
+                # One that was begun ahead long ago is there already, and comes under a new lease.
+                with self.turns.turn() if upload.size > _SMALL_SIZE else nullcontext():
+                    expires = self._push(upload.path, upload.path, digest)
+        except OversizedError:
+            self.forget(identifier)  # or each further try would decode it again
+            raise
         self._repositories.add_blob(repository, digest, expires)
-        if not self._repositories.is_long_enough(expires):  # it was begun ahead, long ago
-            self._repositories.keep_blob(repository, digest)
         self.forget(identifier)
 
     def close(self) -> None:
         """Give up what was begun ahead, and wait for that."""
         with self._lock:
+            self._is_closed = True
             begun = list(self._ahead.values())
             self._ahead.clear()
         for ahead in begun:
@@ -185,15 +194,20 @@ class Uploads:
         identifier = upload.path.name
         with self._lock:
             ahead = self._ahead.get(identifier)
-            if ahead is None and self.turns.take():
-                # Another process may have finished those of this one that were given up.
-                gone = [key for key, one in self._ahead.items() if one.is_over and not self._path(key).exists()]
-                for key in gone:
-                    del self._ahead[key]
-                push = partial(self._push, upload.path)
-                self._ahead[identifier] = Ahead(upload.path, upload.size, algorithm, push, self.turns)
+            if ahead is None and not self._is_closed and self.turns.take():
+                self._ahead[identifier] = self._begun(upload, algorithm)
         if ahead is not None:
             ahead.extend(upload.size)
+
+    def _begun(self, upload: OpenUpload, algorithm: str) -> Ahead:
+        try:
+            # Another process may have finished those of this one that were given up.
+            for key in [key for key, one in self._ahead.items() if one.is_over and not self._path(key).exists()]:
+                del self._ahead[key]
+            return Ahead(upload.path, upload.size, algorithm, partial(self._push, upload.path), self.turns)
+        except BaseException:
+            self.turns.give_back()
+            raise
 
     def _push(self, path: Path, source: Path | Callable[[], Iterator[bytes]], digest: Digest | PromisedDigest) -> float:
         """Push a blob that is or comes to be in a file; when the lease ends that holds it (seconds since 1970)."""
