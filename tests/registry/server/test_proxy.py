@@ -452,7 +452,8 @@ def test_pushes_are_refused_and_deletes_remove_the_copy(origin: Registry, store_
             assert "copy" in answer.json["errors"][0]["message"]
         eventually(lambda: is_put(store_path, manifest))
         assert registry.delete("hub/shop", str(Digest.of(manifest))).status == 202
-        assert registry.delete("hub/shop", str(Digest.of(manifest))).status == 404
+        # The fetch that brought the last of it may just be putting it once more.
+        eventually(lambda: registry.delete("hub/shop", str(Digest.of(manifest))).status == 404)
         assert not is_put(store_path, manifest)
         assert pull(registry, "hub/shop", "1") == manifest
         assert registry.delete("hub/shop", "1").status == 202
