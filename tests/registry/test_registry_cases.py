@@ -7,11 +7,13 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 from registry_requests import INDEX, Registry, image_of, index_of
 from samples import assert_clean, make_tar, noise, packs_of
 from server_process import ServerProcess
@@ -21,6 +23,8 @@ from layerstore.operations.leases import end_lease
 
 LAYER = make_tar({"usr/lib/base": noise(150_000, 1)})
 OTHER = make_tar({"usr/lib/other": noise(90_000, 2)})
+
+eventually = partial(waiting.eventually, seconds=20)
 
 
 @pytest.fixture
@@ -43,13 +47,6 @@ def running(folder: Path, collection_interval: float = 0.2) -> ServerProcess:
     Store.create(path, frame_size=1 << 15, pack_size_max=1 << 17, trash_ttl=0).close()
     (folder / "server.yaml").write_text(json.dumps({"collection_interval": collection_interval}))
     return ServerProcess(path, "--config", str(folder / "server.yaml"))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.05)
 
 
 def end_leases(path: Path) -> None:
@@ -134,7 +131,7 @@ def test_a_push_whose_digest_does_not_match_leaves_nothing(shared: ServerProcess
     assert uploads_of(shared) == before
     with Store.open(shared.store) as store:
         assert Digest.of(data) not in store.layers
-        wait_for(lambda: pack_bytes(store.path) == store.stats().stored_bytes)
+        eventually(lambda: pack_bytes(store.path) == store.stats().stored_bytes)
         assert_clean(store)
 
 
@@ -232,7 +229,7 @@ def test_an_upload_whose_client_dies_is_resumed(shared: ServerProcess) -> None:
         return int(registry.ask("GET", location).headers["range"].partition("-")[2]) + 1
 
     # What has come may still be being written; who goes on before that is told so.
-    wait_for(lambda: received() > 1_000_000)
+    eventually(lambda: received() > 1_000_000)
     shared.kill()
     shared.start()
     begun = received()
@@ -334,7 +331,7 @@ def test_distribution_3254_push_again_after_collection(shared: ServerProcess) ->
         assert registry.manifest("a/b", "1").status == 404
         end_leases(shared.store)
         with Store.open(shared.store) as store:
-            wait_for(lambda layers=store.layers: Digest.of(layer) not in layers)
+            eventually(lambda layers=store.layers: Digest.of(layer) not in layers)
             assert_clean(store)
 
 
@@ -355,7 +352,7 @@ def test_zot_4271_one_missing_blob_does_not_stop_collection(server: ServerProces
         with Store.open(server.store) as store:
             return len(store.images) == 1 and len(store.layers) == 1 and not store.trash
 
-    wait_for(is_collected)
+    eventually(is_collected)
     assert registry.blob("a/kept", LAYER).body == LAYER
 
 
@@ -369,7 +366,7 @@ def test_zot_2598_abandoned_uploads_are_collected(shared: ServerProcess) -> None
     shared.stop()
     make_old(shared.store, old.rpartition("/")[2], long_ago)
     shared.start()
-    wait_for(lambda: registry.ask("GET", old).status == 404)
+    eventually(lambda: registry.ask("GET", old).status == 404)
     assert registry.ask("GET", old).code == "BLOB_UPLOAD_UNKNOWN"
     assert registry.ask("GET", young).status == 204
     names = {path.name for path in uploads_of(shared)}
@@ -385,8 +382,8 @@ def test_distribution_2212_space_is_returned_and_stats_agree(shared: ServerProce
         before = pack_bytes(store.path)
         assert registry.delete("a/gone", digest).status == 202
         end_leases(shared.store)
-        wait_for(lambda: pack_bytes(store.path) < before - 390_000)
-        wait_for(lambda: store.stats().stored_bytes == pack_bytes(store.path))
+        eventually(lambda: pack_bytes(store.path) < before - 390_000)
+        eventually(lambda: store.stats().stored_bytes == pack_bytes(store.path))
     assert registry.blob("a/kept", LAYER).body == LAYER
 
 

@@ -1,7 +1,9 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from threaded_server import htpasswd
+from registry_requests import Registry
+from threaded_server import htpasswd, served
 
 from layerstore import Store
 from layerstore.registry.server.settings import Anonymous, Right, ServerSettings
@@ -12,6 +14,19 @@ def store_path(tmp_path: Path) -> Path:
     """A new store."""
     Store.create(tmp_path / "store").close()
     return tmp_path / "store"
+
+
+@pytest.fixture
+def settings(store_path: Path) -> ServerSettings:
+    """Those of a server that does nothing by itself."""
+    return ServerSettings(store=store_path, collection_interval=0)
+
+
+@pytest.fixture
+def registry(settings: ServerSettings) -> Iterator[Registry]:
+    """A server that runs."""
+    with served(settings) as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import gzip
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from samples import assert_clean, make_tar, noise, packs_on_disk, sha256
+from waiting import eventually
 
 from layerstore import Digest, Store
 from layerstore.errors import DigestMismatchError, OversizedError
@@ -72,17 +73,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
     links.close()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.005)
-
-
 def test_a_layer_is_in_the_store_before_its_last_byte_has_come(server: Server) -> None:
     tar = make_tar({"file": noise(BATCH)})
     identifier = server.begin(tar[:-PIECE])
-    wait_for(lambda: packs_on_disk(server.store) > COMMITTED)
+    eventually(lambda: packs_on_disk(server.store) > COMMITTED)
     assert list(server.store.layers) == []
     server.send(identifier, tar[-PIECE:])
     server.finish(identifier, sha256(tar))
@@ -101,7 +95,7 @@ def test_gzip_comes_back_bit_for_bit_and_takes_no_second_copy(server: Server, la
         assert not path.exists()
         assert server.give(sha256(blob)) == blob
         assert inode in [one.stat().st_ino for one in (server.store.path / "raw").iterdir()]
-    wait_for(lambda: server.has_free_turn)
+    eventually(lambda: server.has_free_turn)
 
 
 def test_what_looks_like_gzip_and_is_none(server: Server) -> None:
@@ -123,7 +117,7 @@ def test_another_algorithm_at_the_end(server: Server, algorithm: str) -> None:
 def test_a_wrong_digest_leaves_nothing(server: Server) -> None:
     tar = make_tar({"file": noise(BATCH)})
     identifier = server.begin(tar)
-    wait_for(lambda: packs_on_disk(server.store) > COMMITTED)
+    eventually(lambda: packs_on_disk(server.store) > COMMITTED)
     with pytest.raises(DigestMismatchError):
         server.finish(identifier, sha256(b"something else"))
     check_nothing_is_left(server)
@@ -132,13 +126,13 @@ def test_a_wrong_digest_leaves_nothing(server: Server) -> None:
 def test_a_cancelled_upload_leaves_nothing(server: Server) -> None:
     tar = make_tar({"file": noise(BATCH)})
     identifier = server.begin(tar)
-    wait_for(lambda: packs_on_disk(server.store) > COMMITTED)
+    eventually(lambda: packs_on_disk(server.store) > COMMITTED)
     server.uploads.cancel("app", identifier)
     check_nothing_is_left(server)
 
 
 def check_nothing_is_left(server: Server) -> None:
-    wait_for(lambda: server.has_free_turn)
+    eventually(lambda: server.has_free_turn)
     server.store.collect_garbage()
     assert packs_on_disk(server.store) < PIECE
     assert list(server.store.layers) == []
@@ -162,7 +156,7 @@ def test_patience_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "_PATIENCE_SECONDS", 0.2)
     blob = gzip.compress(make_tar({"file": noise(6 << 20)}), 1)
     identifier = server.begin(blob[: 5 << 20])
-    wait_for(lambda: server.has_free_turn)
+    eventually(lambda: server.has_free_turn)
     server.send(identifier, blob[5 << 20 :])
     server.finish(identifier, sha256(blob))
     assert server.give(sha256(blob)) == blob
@@ -182,7 +176,7 @@ def test_what_fails_ahead_is_told_at_the_end(server: Server, monkeypatch: pytest
     monkeypatch.setattr("layerstore.operations.blobs.LAYER_SIZE_MAX", 1 << 20)
     blob = gzip.compress(make_tar({"file": noise(6 << 20)}), 1)
     identifier = server.begin(blob)
-    wait_for(lambda: server.has_free_turn)
+    eventually(lambda: server.has_free_turn)
     with pytest.raises(OversizedError):
         server.finish(identifier, sha256(blob))
     check_nothing_is_left(server)
@@ -234,7 +228,7 @@ def test_a_trickle_does_not_keep_the_turn(server: Server) -> None:
 
     thread = threading.Thread(target=wait_for_turn)
     thread.start()
-    wait_for(lambda: server.send(identifier, b"x") or had.wait(0.02))
+    eventually(lambda: server.send(identifier, b"x") or had.wait(0.02))
     thread.join()
 
 
@@ -244,7 +238,7 @@ def test_giving_up_does_not_wait_for_what_is_behind(server: Server) -> None:
     server.send(identifier, b"x")
     assert not server.has_free_turn
     server.uploads.cancel("app", identifier)
-    wait_for(lambda: server.has_free_turn)
+    eventually(lambda: server.has_free_turn)
     assert packs_on_disk(server.store) < 150 << 20
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +21,6 @@ from layerstore.registry.server.settings import ServerSettings
 
 MIB = 1 << 20
 LAYER = layer_tar({"file": b"contents" * 1000})
-
-
-@pytest.fixture
-def settings(store_path: Path) -> ServerSettings:
-    return ServerSettings(store=store_path, collection_interval=0)
-
-
-@pytest.fixture
-def registry(settings: ServerSettings) -> Iterator[Registry]:
-    with served(settings) as running:
-        yield running
 
 
 def manifest_of_size(size: int, text: str = "x") -> bytes:

@@ -19,6 +19,7 @@ from proxy_relay import Relay, relaying
 from registry_requests import MANIFEST, Registry, descriptor, image_of, manifest_of
 from server_process import ServerProcess
 from threaded_server import basic, htpasswd, served
+from waiting import eventually
 
 from layerstore import Digest, Store
 from layerstore.errors import InvalidOptionError
@@ -112,13 +113,6 @@ def begun_blob(address: str, repository: str, data: bytes) -> Iterator[http.clie
     finally:
         answer.close()
         connection.close()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + _SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
 
 
 def is_put(store: Path, manifest: bytes) -> bool:

@@ -1,8 +1,7 @@
 """A blob of an upstream layerstore comes as what differs from layers that are here."""
 
 import gzip
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from proxy_relay import Relay, relaying
 from registry_requests import OCI, Registry, descriptor, image_of, manifest_of
 from samples import make_tar, noise
 from threaded_server import served
+from waiting import eventually
 
 from layerstore import Digest, Store
 from layerstore.operations.difference_format import (
@@ -71,13 +71,6 @@ def pull(registry: Registry, tag: str) -> list[bytes]:
         assert (answer.status, Digest.of(answer.body)) == (200, one["digest"])
         blobs.append(answer.body)
     return blobs
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
 
 
 def pull_first(registry: Registry, store: Path) -> None:

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,6 @@ from layerstore.errors import ContentDamagedError
 from layerstore.registry.server.settings import ServerSettings
 
 LAYER = b"layer" * 1000
-
-
-@pytest.fixture
-def settings(store_path: Path) -> ServerSettings:
-    return ServerSettings(store=store_path, collection_interval=0)
-
-
-@pytest.fixture
-def registry(settings: ServerSettings) -> Iterator[Registry]:
-    with served(settings) as running:
-        yield running
 
 
 def push_untagged(registry: Registry, repository: str, layer: bytes = LAYER) -> str:

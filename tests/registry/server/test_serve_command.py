@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 from click.testing import CliRunner
 from registry_requests import Registry
 from server_process import ServerProcess
@@ -25,14 +26,8 @@ from layerstore.registry.server.settings import ServerSettings
 from layerstore.registry.server.worker import tls_context
 
 PATIENCE_SECONDS = 60
+eventually = partial(waiting.eventually, seconds=PATIENCE_SECONDS)
 LAYERSTORE = (sys.executable, "-m", "layerstore")
-
-
-def eventually(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.05)
 
 
 def refused(store: Path, *options: str) -> str:
